@@ -1,0 +1,1 @@
+"""Values that every layer of Tilewright shares: graph, machine, tiling IR, instruction set, reference."""
