@@ -37,13 +37,14 @@ class Dwc(BaseModel):
     channels: int = Field(16, ge=0, le=64, description="channels a cycle")
     taps: int = Field(3, ge=1, le=16, description="kernel taps a cycle")
     rows: int = Field(7, ge=1, le=15, description="kernel rows that the window registers hold: taller kernels re-read rows")
+    drain: int = Field(4, ge=1, le=32, description="output pixels requantised a cycle")
 
 
 class Vec(BaseModel):
     """Elementwise engine: `pixels` map words a cycle; resize and tables on it run at one word a cycle."""
 
     model_config = _FROZEN
-    pixels: int = Field(8, ge=1, le=32, description="map words a cycle for add, multiply and pooling taps")
+    pixels: int = Field(2, ge=1, le=32, description="map words a cycle for add, multiply and pooling taps")
     table_pixels: int = Field(1, ge=1, le=32, description="map words a cycle through the lookup table")
 
 
@@ -133,6 +134,9 @@ class Arch(BaseModel):
                 f"weights.kib {self.weights.kib} does not divide into {self.conv.oc} banks x {self.lanes} bytes = "
                 f"{self.lanes * self.conv.oc} bytes a word"
             )
+        for what, words in (("maps", self.group_words), ("weights", self.weight_words)):
+            if words > 1 << 18:
+                problems.append(f"{what}.kib gives {words} words, and instructions address {1 << 18}: use less or wider words")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -331,8 +335,8 @@ def _presets() -> dict[str, Arch]:
     for name, (pixels, ic, oc) in shapes.items():
         with_dwc = {
             "conv": {"pixels": pixels, "ic": ic, "oc": oc, "drain": pixels // 2},
-            "dwc": {"pixels": pixels, "channels": ic},
-            "vec": {"pixels": pixels},
+            "dwc": {"pixels": pixels, "channels": ic, "drain": pixels // 2},
+            "vec": {"pixels": max(1, pixels // 4)},
             "maps": {"kib": 4 * 512 * 2 * pixels * ic // 1024},
             "weights": {"kib": 2048 * ic * oc // 1024},
         }
