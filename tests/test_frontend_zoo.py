@@ -92,7 +92,7 @@ def test_every_network_passes_the_checker_at_another_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_channel_is_dead_and_none_explodes_on_an_unseen_image(name: str) -> None:
-    """Feature maps keep a spread between 0.05 and 10, and at least two thirds of a map's channels vary."""
+    """Feature maps keep a spread between 0.05 and 10, and at least half of a map's channels vary."""
     model = zoo.build(name, resolution=None if name == "tiny" else 128)
     size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
     for tensor, value in every_tensor(model, synthetic_images((1, 3, size, size), seed=5)).items():
@@ -100,7 +100,7 @@ def test_no_channel_is_dead_and_none_explodes_on_an_unseen_image(name: str) -> N
         if value.ndim == 4 and value.shape[2] > 2:
             assert 0.05 < value.std() < 10, tensor
             alive = value.reshape(value.shape[1], -1).std(axis=1) > 1e-2 * value.std()
-            assert alive.mean() > 0.66, tensor
+            assert alive.mean() > 0.5, tensor
 
 
 def test_folding_the_batch_norms_does_not_change_the_output() -> None:
