@@ -1,8 +1,8 @@
 """What a simulation says, as frozen values: JSON in and out, a short table in a notebook.
 
 Every number carries its claim (`Simulation.claim`); cycles, bytes and counts are integers, energies are mJ.
-Breakdowns sum to totals: an engine's ``busy + stalls + idle`` is the program's cycles, layers' DRAM bytes and the
-instruction stream sum to `Simulation.dram_bytes`, components sum to `Energy.total_mj`.
+Breakdowns sum to totals: an engine's ``busy + stalls + idle`` is the program's cycles, layers' DRAM bytes and
+the instruction stream sum to `Simulation.dram_bytes`, components sum to `Energy.total_mj`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SCHEMA = "tilewright.simulation/1"
 """Raised whenever a field changes its meaning."""
 
 CAUSES = ("none", "load", "conv", "dwc", "vec", "save", "port", "fetch", "queue", "dram")
-"""Why an instruction, or an engine, waits: a token of the named engine (load ... save), a map port that another engine
-owns, the instruction is still on its way from DRAM (fetch), it stood behind another engine's full queue (queue), or
-data on their way from or to DRAM (dram). Index into it: `Timeline.cause`."""
+"""Why an instruction, or an engine, waits: a token of the named engine (load ... save), a map port that
+another engine owns, the instruction is still on its way from DRAM (fetch), it stood behind another engine's
+full queue (queue), or data on their way from or to DRAM (dram). Index into it: `Timeline.cause`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,11 +336,12 @@ class Simulation:
             raise ReportError(f"{where}: a simulation result lacks or distorts {error}") from None
 
     def _rows(self) -> list[tuple[str, str]]:
-        b, total = self.bounds, self.dram_bytes
+        bound, total = self.bounds.bound_cycles, self.dram_bytes
+        mark = " (estimated)" if self.energy.estimated else ""
         return [
             (
                 "cycles",
-                f"{self.cycles:,} ({self.claim}; estimate {self.estimate_cycles:,}, bound {b.bound_cycles:,})",
+                f"{self.cycles:,} ({self.claim}; estimate {self.estimate_cycles:,}, bound {bound:,})",
             ),
             ("latency", f"{self.latency_ms:.4g} ms at {self.clock_mhz:g} MHz, {self.fps:.4g} frames/s"),
             ("utilisation", f"{self.utilization:.1%} of {self.macs_per_cycle} MACs a cycle"),
@@ -350,7 +351,7 @@ class Simulation:
             ),
             (
                 "energy",
-                f"{self.energy.total_mj:.4g} mJ{' (estimated)' if self.energy.estimated else ''}, table {self.energy.table}",
+                f"{self.energy.total_mj:.4g} mJ{mark}, table {self.energy.table}",
             ),
         ]
 
@@ -365,5 +366,5 @@ class Simulation:
 
 
 def _only(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
-    """The keys of `data` that `kind` declares (derived numbers are written too), lists as tuples where it wants them."""
+    """The keys of `data` that `kind` declares (derived numbers are written too), lists as tuples."""
     return {f.name: tuple(v) if isinstance(v := data[f.name], list) else v for f in fields(kind)}
