@@ -150,8 +150,8 @@ _INPUT = (
     Field("sx", 5, "column stride"),
     Field("dy", 8, "row dilation"),
     Field("dx", 8, "column dilation"),
-    Field("pad_top", 8, "padding rows above the source's first row"),
-    Field("pad_left", 8, "padding columns left of the source"),
+    Field("pad_top", 10, "padding rows above the source's first row"),
+    Field("pad_left", 10, "padding columns left of the source"),
 )
 _RANGE = (
     Field("za", 8, "zero point of the source; convolution padding holds it", signed=True),
@@ -161,8 +161,8 @@ _RANGE = (
     Field("mode", 2, "rounding: 0 f32, 1 fix16, 2 shift"),
 )
 _WEIGHTED = (
-    Field("kh", 8, "kernel rows"),
-    Field("kw", 8, "kernel columns"),
+    Field("kh", 10, "kernel rows"),
+    Field("kw", 10, "kernel columns"),
     Field("w_base", 18, "first weight word"),
     Field("table", 5, "lookup after requantisation: 0 none, else table + 1"),
 )
