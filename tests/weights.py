@@ -45,7 +45,7 @@ class GraphWriter:
         return output
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
 
     def window(
