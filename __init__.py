@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .frontend import zoo as zoo
     from .ir.arch import Arch
     from .ir.errors import TilewrightError
-    from .result import Result
+    from .reports.result import Result
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,7 @@ _HOME = {
     "Calibration": "frontend",
     "Model": "frontend",
     "Compiled": "compiled",
-    "Result": "result",
+    "Result": "reports.result",
     "TilewrightError": "ir.errors",
 }
 """Module of each public name."""

@@ -1,0 +1,151 @@
+"""Verbs of the frontend: what of a network runs where, and the int8 network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from .cli_console import emit, staged, table
+from .cli_options import COMMON, DATA, Common, Data, parse_settings, parse_shapes
+
+__all__ = ["check", "quantize"]
+
+
+def check(
+    model: Annotated[str, Parameter(help="ONNX file or `zoo:NAME`.")],
+    *,
+    arch: Annotated[str | None, Parameter(help="Also ask whether this machine fits the board.")] = None,
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Change a field, as `--set conv.pixels=4`.",
+            negative="",
+            show_default=False,
+            consume_multiple=False,
+        ),
+    ] = (),
+    board: Annotated[str, Parameter(help="Board that the machine is for.")] = "kv260",
+    input_shape: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Sizes of an input that the model leaves open, as `NAME=1x3x224x224`.",
+            negative="",
+            show_default=False,
+            consume_multiple=False,
+        ),
+    ] = (),
+    common: Common = COMMON,
+) -> None:
+    """Which operators run on the DPU, which on the host, and why; before any work."""
+    from .api import find
+    from .frontend import check as coverage_of
+    from .hwsim.resources import fits
+    from .ir.arch import Arch
+    from .ir.board import Board
+
+    misfits: tuple[str, ...] = ()
+    if arch is not None or set:
+        machine = Arch.load(arch or "b4096").override(parse_settings(set))
+        misfits = tuple(fits(machine, Board.load(board)))
+    with staged(common) as stage:
+        stage("read the network")
+        network, _ = find(model, input_shape=parse_shapes(input_shape), seed=common.seed)
+        coverage = coverage_of(network)
+    nodes = coverage.nodes
+    counts = {where: sum(n.where == where for n in nodes) for where in ("dpu", "host", "unsupported")}
+
+    def text() -> str:
+        away = [n for n in nodes if n.where != "dpu"]
+        lines = [f"{network.name}: {counts['dpu']} of {len(nodes)} operators run on the DPU"]
+        if away:
+            lines += [
+                "",
+                table(
+                    [(n.name, n.op, n.where, n.reason) for n in away],
+                    head=("name", "operator", "where", "why"),
+                ),
+            ]
+            helps = dict.fromkeys(n.help for n in away if n.help)
+            lines += ["", *(f"  what would help: {h}" for h in helps)]
+        lines += [f"  {m}" for m in misfits]
+        return "\n".join(lines)
+
+    value = {
+        "schema": "tilewright.check/1",
+        "model": network.name,
+        "counts": counts,
+        "misfits": list(misfits),
+        "nodes": [
+            {"name": n.name, "op": n.op, "where": n.where, "reason": n.reason, "help": n.help} for n in nodes
+        ],
+    }
+    emit(common, value, text)
+
+
+def quantize(
+    model: Annotated[str, Parameter(help="ONNX file or `zoo:NAME`.")],
+    *,
+    data: Data = DATA,
+    mode: Annotated[
+        Literal["f32", "fix16", "shift"], Parameter(help="Rounding of the requantisers.")
+    ] = "f32",
+    ranges: Annotated[
+        Literal["minmax", "percentile", "mse"], Parameter(help="How activation ranges are chosen.")
+    ] = "minmax",
+    equalise: Annotated[bool, Parameter(help="Equalise weight ranges across layers.")] = False,
+    bias_correction: Annotated[bool, Parameter(help="Correct biases by the calibration means.")] = False,
+    output: Annotated[
+        Path | None,
+        Parameter(name=("--output", "-o"), help="The int8 network, for `compile`.  [default: NAME.int8.npz]"),
+    ] = None,
+    common: Common = COMMON,
+) -> None:
+    """Make the int8 network once, with the signal to noise ratio of each layer."""
+    from .api import find, load_int8
+    from .archive import pack
+    from .folder import write_whole
+
+    with staged(common) as stage:
+        stage("read the network")
+        network, _ = find(model, input_shape=parse_shapes(data.input_shape), seed=common.seed)
+        stage("quantise")
+        int8 = load_int8(
+            network,
+            calibration=data.calibration,
+            synthetic_calibration=data.synthetic_calibration,
+            mode=mode,
+            seed=common.seed,
+            ranges=ranges,
+            equalise=equalise,
+            bias_correction=bias_correction,
+        )
+    path = output or Path(f"{int8.name}.int8.npz")
+    write_whole(path, pack(int8))
+
+    def text() -> str:
+        lines = [
+            f"{int8.name}: {int8.macs / 1e6:,.1f} M MACs, {int8.parameters / 1e6:,.2f} M parameters, "
+            f"calibration: {int8.calibration}",
+        ]
+        worst = sorted(int8.sqnr_db.items(), key=lambda item: item[1])[:10]
+        if worst:
+            lines += [
+                "",
+                table(
+                    [(n, f"{db:.1f} dB") for n, db in worst],
+                    head=("layers with most noise", "signal to noise"),
+                ),
+            ]
+        return "\n".join([*lines, "", f"written: {path}"])
+
+    value = {
+        "schema": "tilewright.quantize/1",
+        "model": {"name": int8.name, "macs": int8.macs, "parameters": int8.parameters},
+        "calibration": int8.calibration,
+        "mode": mode,
+        "sqnr_db": dict(int8.sqnr_db),
+        "files": [str(path)],
+    }
+    emit(common, value, text)

@@ -1,0 +1,155 @@
+"""Options that several verbs share, and how their words become values."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from .ir.errors import ArchError, ModelError
+
+__all__ = ["COMMON", "DATA", "MACHINE", "Common", "Data", "Machine", "parse_settings", "parse_shapes"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Every verb has these."""
+
+    json: Annotated[
+        bool,
+        Parameter(
+            help="Print one JSON object on standard output, nothing else.", negative="", show_default=False
+        ),
+    ] = False
+    quiet: Annotated[
+        bool,
+        Parameter(name=("--quiet", "-q"), help="Print nothing but errors.", negative="", show_default=False),
+    ] = False
+    seed: Annotated[
+        int, Parameter(help="Of everything random: synthetic data, weights of built-in networks.")
+    ] = 0
+    traceback: Annotated[
+        bool,
+        Parameter(
+            help="On an internal error print the traceback instead of writing it to a file.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Machine:
+    """The machine and its memory."""
+
+    arch: Annotated[
+        str | None, Parameter(help="Preset (`tilewright arch list`) or TOML file.  [default: b4096]")
+    ] = None
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Change a field of the machine, as `--set conv.pixels=4`; repeatable.",
+            negative="",
+            show_default=False,
+            consume_multiple=False,
+        ),
+    ] = ()
+    board: Annotated[
+        str | None, Parameter(help="Board (`tilewright board list`) or TOML file.  [default: kv260]")
+    ] = None
+    dram: Annotated[
+        str | None,
+        Parameter(help="Memory: `fixed:BYTES_PER_CYCLE[,LATENCY]` or `banked:PART`.  [default: the board's]"),
+    ] = None
+    objective: Annotated[
+        Literal["latency", "energy", "edp"] | None,
+        Parameter(help="What the schedule minimises.  [default: latency]"),
+    ] = None
+
+    @property
+    def names_another(self) -> bool:
+        """A machine, a board or an objective was given: programs have to be made anew."""
+        return bool(self.arch or self.set or self.board or self.objective)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Data:
+    """How a float network becomes int8."""
+
+    calibration: Annotated[
+        Path | None, Parameter(help="Calibration data: folder of images, `.npy` or `.npz`.")
+    ] = None
+    synthetic_calibration: Annotated[
+        bool,
+        Parameter(
+            help="Calibrate on seeded synthetic data; the report says so.", negative="", show_default=False
+        ),
+    ] = False
+    input_shape: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Sizes of an input that the model leaves open: `1x3x224x224` or `NAME=1x3x224x224`; repeatable.",
+            negative="",
+            show_default=False,
+            consume_multiple=False,
+        ),
+    ] = ()
+
+
+COMMON, MACHINE, DATA = Common(), Machine(), Data()
+"""Nothing given."""
+
+
+def parse_shapes(words: tuple[str, ...]) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
+    """Input shapes from the command line.
+
+    >>> parse_shapes(("1x3x32x32",))
+    (1, 3, 32, 32)
+    >>> parse_shapes(("image=1,3,32,32",))
+    {'image': (1, 3, 32, 32)}
+    """
+    named: dict[str, tuple[int, ...]] = {}
+    plain: list[tuple[int, ...]] = []
+    for word in words:
+        name, _, sizes = word.rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.replace(",", "x").split("x"))
+        except ValueError:
+            shape = ()
+        if not shape or min(shape) < 1:
+            raise ModelError(
+                f"--input-shape {word}: not a shape; write positive sizes with x between, as 1x3x224x224, "
+                "or with the input's name, as image=1x3x224x224"
+            )
+        if name:
+            named[name] = shape
+        else:
+            plain.append(shape)
+    if plain and (named or len(plain) > 1):
+        raise ModelError("--input-shape: with several inputs each shape needs its name, as image=1x3x224x224")
+    return named or (plain[0] if plain else None)
+
+
+def parse_settings(words: tuple[str, ...]) -> dict[str, Any]:
+    """``--set FIELD=VALUE``: the value is read as TOML, and as plain text where it is none.
+
+    >>> parse_settings(("conv.pixels=4", "name=mine"))
+    {'conv.pixels': 4, 'name': 'mine'}
+    """
+    out: dict[str, Any] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign or not name.strip():
+            raise ArchError(f"--set {word}: want FIELD=VALUE, as --set conv.pixels=4")
+        try:
+            value: Any = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        out[name.strip()] = value
+    return out

@@ -1,0 +1,324 @@
+"""A network compiled for a machine: its programs, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .ir.arch import Arch
+from .ir.board import Board
+from .ir.errors import ModelError
+from .ir.graph import Graph
+
+if TYPE_CHECKING:
+    from .frontend import Model, Network
+    from .reports.result import Exact, Result
+    from .scheduler import Plan
+
+__all__ = ["Compiled", "Source", "plan_segments", "silent"]
+
+Map = NDArray[np.int8]
+Feeds = Mapping[str, NDArray[Any]]
+
+
+def silent(stage: str) -> None:
+    """The observer of stages that says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the network came from, so that the float original can be found again.
+
+    Parameters
+    ----------
+    where : str
+        Path of the file, ``zoo:NAME``, or "" for a network given as a value.
+    sha256 : str
+        Of the file.
+    input_shape : dict of str to sizes
+    """
+
+    where: str = ""
+    sha256: str = ""
+    input_shape: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A network's programs for one machine.
+
+    Parameters
+    ----------
+    model : Model
+        The int8 network; its DPU segments are what `plans` schedule, in order.
+    plans : tuple of Plan
+    dram : str
+        As `hwsim.dram.parse` reads it.
+    objective : str
+        latency, energy or edp.
+    source : Source
+    """
+
+    model: Model
+    arch: Arch
+    board: Board
+    dram: str
+    plans: tuple[Plan, ...]
+    objective: str = "latency"
+    seed: int = 0
+    source: Source = Source()
+
+    def _plan(self, graph: Graph) -> Plan:
+        return next(p for p in self.plans if p.graph is graph)
+
+    # -- values --------------------------------------------------------------------------------------------------------
+    def execute(self, graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
+        """A segment's outputs as its instruction words compute them, on the emulated machine.
+
+        Parameters
+        ----------
+        graph : Graph
+            Of one of `plans`.
+        inputs : dict of name to int8 (H, W, C)
+        """
+        return self._emulated(self._plan(graph), inputs, tuple(graph.outputs))
+
+    def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """The network's outputs for one frame, the DPU segments emulated to the bit.
+
+        Parameters
+        ----------
+        feeds : dict of input name to array
+            As the ONNX model takes them.
+        """
+        return self.model.run(dict(feeds), execute=self.execute)
+
+    def verify_values(self, feeds: Feeds | None = None, *, seed: int | None = None) -> Exact:
+        """Emulate one frame and compare with the integer reference, byte by byte.
+
+        Every tensor that reaches DRAM is compared, the outputs among them; a network compiled with ``keep_all`` brings
+        every tensor there.
+
+        Parameters
+        ----------
+        feeds : dict of input name to array, optional
+            Default: seeded noise.
+        seed : int, optional
+            Of the noise; default is the seed of the compilation.
+        """
+        from .ir import reference
+        from .reports.result import Exact
+
+        counts: list[tuple[int, int]] = []
+
+        def compare(graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
+            plan = self._plan(graph)
+            spilled = [name for name in plan.places if name not in graph.inputs]
+            want: dict[str, Map] = {}
+            outputs = reference.run(
+                graph, dict(inputs), lambda name, value: want.update({name: value} if name in spilled else {})
+            )
+            got = self._emulated(plan, inputs, tuple(spilled))
+            counts.extend((want[n].size, int(np.count_nonzero(want[n] != got[n]))) for n in spilled)
+            return outputs
+
+        chosen = self.noise(self.seed if seed is None else seed) if feeds is None else dict(feeds)
+        self.model.run(chosen, execute=compare)
+        return Exact(sum(c for c, _ in counts), sum(d for _, d in counts))
+
+    def noise(self, seed: int = 0) -> dict[str, NDArray[Any]]:
+        """Seeded inputs: normal numbers for float inputs, zeros to 255 for integers."""
+        random = np.random.default_rng(seed)
+        return {p.name: _noise(random, p) for p in self.model.inputs}
+
+    def _emulated(self, plan: Plan, inputs: Mapping[str, Map], wanted: tuple[str, ...]) -> dict[str, Map]:
+        from .hwsim.emulate import emulate
+        from .ir.layout import pack_map, unpack_map
+
+        maps = np.zeros(plan.program.maps_bytes, np.uint8)
+        for name in plan.graph.inputs:
+            place, value = plan.places[name], pack_map(inputs[name], self.arch.lanes)
+            maps[place.offset : place.offset + len(value)] = value
+        after = emulate(plan.program, self.arch, maps).maps.view(np.uint8)
+        out = {}
+        for name in wanted:
+            place = plan.places[name]
+            size = int(np.prod(place.shape))
+            out[name] = unpack_map(after[place.offset : place.offset + size], place.shape, self.arch.lanes)
+        return out
+
+    def original(self) -> Network:
+        """The network as its file says it, for comparison.
+
+        Raises
+        ------
+        ModelError
+            It was given as a value, its file is gone, or has changed since.
+        """
+        import hashlib
+
+        from .api import find
+
+        where = self.source.where
+        if not where or where.endswith(".npz"):
+            raise ModelError(
+                f"{self.model.name}: the float network is not known any more (it was given as a value); compile from its file"
+            )
+        if self.source.sha256:
+            try:
+                digest = hashlib.sha256(Path(where).read_bytes()).hexdigest()
+            except OSError as error:
+                raise ModelError(
+                    f"{where}: the model that was compiled cannot be read: {error.strerror}"
+                ) from None
+            if digest != self.source.sha256:
+                raise ModelError(f"{where}: the file has changed since it was compiled; compile it again")
+        return find(where, input_shape=self.source.input_shape or None, seed=self.seed)[0]
+
+    # -- time, traffic, energy -----------------------------------------------------------------------------------------
+    def simulate(
+        self,
+        *,
+        dram: str | None = None,
+        exact: Exact | None = None,
+        beside: Compiled | None = None,
+        on_stage: Callable[[str], None] = silent,
+    ) -> Result:
+        """Cycles, traffic and energy of one frame.
+
+        Parameters
+        ----------
+        dram : str, optional
+            Another memory: ``fixed:BYTES_PER_CYCLE[,LATENCY]`` or ``banked:PART``.
+        exact : Exact, optional
+            What `verify_values` found; shown in the result.
+        beside : Compiled, optional
+            The same network without the depthwise engine (`without_dwc`), to be shown beside it.
+        """
+        from .simulated import result_of
+
+        return result_of(
+            self.with_dram(dram) if dram else self, exact=exact, beside=beside, on_stage=on_stage
+        )
+
+    def without_dwc(self, on_stage: Callable[[str], None] = silent) -> Compiled:
+        """The same network on the same machine without its depthwise engine, scheduled anew."""
+        if not self.arch.has_dwc:
+            return self
+        bare = self.arch.override({"dwc.pixels": 0, "dwc.channels": 0})
+        return self.on(bare.override({"name": f"{self.arch.name}-nodw"}), on_stage=on_stage)
+
+    def on(
+        self,
+        arch: Arch,
+        *,
+        board: Board | None = None,
+        dram: str | None = None,
+        objective: str | None = None,
+        on_stage: Callable[[str], None] = silent,
+    ) -> Compiled:
+        """The same int8 network scheduled for another machine; a new board brings its memory unless `dram` is given."""
+        board = board or self.board
+        memory = dram or (self.dram if board == self.board else f"banked:{board.dram}")
+        aim = objective or self.objective
+        plans = plan_segments(self.model, arch, dram=memory, objective=aim, on_stage=on_stage)
+        return replace(self, arch=arch, board=board, dram=memory, objective=aim, plans=plans)
+
+    def with_dram(self, dram: str) -> Compiled:
+        """The same programs with another memory behind them.
+
+        Raises
+        ------
+        SimulationError
+            The text names no memory.
+        """
+        from .hwsim.dram import parse
+
+        parse(dram)
+        return replace(self, dram=dram)
+
+    # -- in and out ----------------------------------------------------------------------------------------------------
+    def save(self, folder: str | Path) -> tuple[str, ...]:
+        """Write into an existing folder what `load` reads; names of the files."""
+        from .stored import save
+
+        return save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Compiled:
+        """Open a folder that `save` wrote; an edited ``tiling.txt`` is lowered again.
+
+        Raises
+        ------
+        ReportError
+            Not such a folder, one of another version, or a damaged file in it.
+        ProgramError
+            An edited tiling is not legal.
+        """
+        from .stored import load
+
+        return load(Path(folder))
+
+    def __str__(self) -> str:
+        n = sum(len(p.program) for p in self.plans)
+        return f"{self.model.name} for {self.arch.name}, {self.board.name}: {len(self.plans)} programs, {n:,} instructions"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        tilings = "".join(f"<pre>{escape(str(p.tiling))}</pre>" for p in self.plans)
+        return f"<details><summary>{escape(str(self))}</summary>{tilings}</details>"
+
+
+def plan_segments(
+    model: Model,
+    arch: Arch,
+    *,
+    dram: str,
+    objective: str = "latency",
+    options: Any = None,
+    on_stage: Callable[[str], None] = silent,
+) -> tuple[Plan, ...]:
+    """A program for each DPU segment of a network.
+
+    Parameters
+    ----------
+    objective : str
+        latency, energy or edp.
+    options : scheduler.Options, optional
+
+    Raises
+    ------
+    ModelError
+        No operator of the network runs on the DPU.
+    ScheduleError
+        A layer does not fit the machine.
+    """
+    from .frontend import DpuSegment
+    from .scheduler import Options, schedule
+
+    graphs = [s.graph for s in model.segments if isinstance(s, DpuSegment)]
+    if not graphs:
+        raise ModelError(
+            f"{model.name}: no operator runs on the DPU, so there is no program; `tilewright check` names each one's reason"
+        )
+    plans = []
+    for i, graph in enumerate(graphs):
+        on_stage(
+            f"schedule for {arch.name}" + (f", segment {i + 1} of {len(graphs)}" if len(graphs) > 1 else "")
+        )
+        plans.append(schedule(graph, arch, objective=objective, dram=dram, options=options or Options()))
+    return tuple(plans)
+
+
+def _noise(random: np.random.Generator, port: Any) -> NDArray[Any]:
+    if np.dtype(port.dtype).kind == "f":
+        return random.standard_normal(port.shape).astype(port.dtype)
+    if np.dtype(port.dtype).kind == "b":
+        return random.integers(0, 2, port.shape).astype(bool)
+    return random.integers(0, 256, port.shape).astype(port.dtype)

@@ -1,0 +1,89 @@
+"""From a compiled network to its result: every program through the simulator, and what a reader needs beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .compiled import Compiled, silent
+from .frontend import HostSegment
+from .hwsim import simulate
+from .hwsim.resources import resources
+from .reports import result as told
+
+if TYPE_CHECKING:
+    from .reports.result import Exact, Result
+
+__all__ = ["result_of"]
+
+
+def result_of(
+    compiled: Compiled,
+    *,
+    exact: Exact | None = None,
+    beside: Compiled | None = None,
+    on_stage: Callable[[str], None] = silent,
+) -> Result:
+    """Simulate each program of a network and gather the result.
+
+    Parameters
+    ----------
+    exact : Exact, optional
+        What was found about its values.
+    beside : Compiled, optional
+        The same network without the depthwise engine; simulated with the same memory.
+    """
+    model, arch = compiled.model, compiled.arch
+    segments = []
+    for i, plan in enumerate(compiled.plans):
+        on_stage(
+            f"simulate on {arch.name}"
+            + (f", segment {i + 1} of {len(compiled.plans)}" if len(compiled.plans) > 1 else "")
+        )
+        run = simulate(plan.program, arch, compiled.dram, board=compiled.board, graph=plan.graph)
+        segments.append(told.Segment(run, plan.program))
+    twin = None
+    if beside is not None and beside is not compiled:
+        twin = result_of(beside, on_stage=on_stage)
+    use = resources(arch, compiled.board)
+    return told.Result(
+        model=told.ModelFacts(
+            model.name,
+            model.macs,
+            model.parameters,
+            inputs=tuple(f"{p.name} {'x'.join(map(str, p.shape))}" for p in model.inputs),
+            sha256=compiled.source.sha256,
+        ),
+        arch=arch,
+        segments=tuple(segments),
+        board=compiled.board.name,
+        host_segments=tuple(
+            told.HostSegment(f"host{i}", tuple((n, o) for n, o in s.nodes), s.reason)
+            for i, s in enumerate(model.segments)
+            if isinstance(s, HostSegment)
+        ),
+        exact=exact,
+        calibration=model.calibration,
+        resources=use,
+        provenance=_provenance(compiled),
+        sqnr_db=dict(model.sqnr_db),
+        without_dwc=twin,
+    )
+
+
+def _provenance(compiled: Compiled) -> dict[str, str]:
+    """What makes the numbers repeatable."""
+    from importlib.metadata import version
+
+    from . import __version__
+
+    out: dict[str, Any] = {
+        "tilewright": __version__,
+        **{name: version(name) for name in ("numpy", "numba", "onnx", "onnxruntime")},
+        "seed": compiled.seed,
+        "objective": compiled.objective,
+        "design": compiled.arch.design_hash,
+        "network": compiled.source.where or compiled.model.name,
+        "network sha256": compiled.source.sha256,
+    }
+    return {name: str(value) for name, value in out.items() if str(value)}

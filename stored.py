@@ -1,0 +1,168 @@
+"""The folder of a compiled network.
+
+``compiled.json`` (settings), ``arch.toml``, ``model.npz`` (the int8 network), and for each DPU segment ``net.tw``
+(program file), ``tiling.txt``, ``program.txt`` and ``graph.txt`` (with ``-2``, ``-3`` … from the second segment on).
+An edited ``tiling.txt`` is lowered again when the folder is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .archive import pack, unpack
+from .compiled import Compiled, Source
+from .ir.arch import Arch
+from .ir.board import Board
+from .ir.errors import ProgramError, ReportError
+from .ir.graph import Graph
+from .scheduler import Place, Plan, lower
+
+if TYPE_CHECKING:
+    from .frontend import Model
+
+__all__ = ["SCHEMA", "load", "load_model", "save"]
+
+SCHEMA = "tilewright.compiled/1"
+"""Raised whenever a folder of this version cannot be read by the one before."""
+
+
+def save(compiled: Compiled, folder: Path) -> tuple[str, ...]:
+    """Write the files into an existing folder; their names."""
+    files: dict[str, bytes] = {"arch.toml": compiled.arch.toml().encode(), "model.npz": pack(compiled.model)}
+    segments = []
+    for i, plan in enumerate(compiled.plans):
+        names = _names(i)
+        tiling = str(plan.tiling).encode()
+        files[names["program"]] = plan.program.save()
+        files[names["tiling"]] = tiling
+        files[names["listing"]] = (str(plan.program) + "\n").encode()
+        files[names["graph"]] = (str(plan.graph) + "\n").encode()
+        segments.append(
+            {
+                "layers": list(plan.layers),
+                "places": {n: [p.offset, *p.shape] for n, p in plan.places.items()},
+                "tiling_sha256": hashlib.sha256(tiling).hexdigest(),
+            }
+        )
+    settings = {
+        "schema": SCHEMA,
+        "network": compiled.model.name,
+        "board": compiled.board.model_dump(mode="json"),
+        "dram": compiled.dram,
+        "objective": compiled.objective,
+        "seed": compiled.seed,
+        "source": asdict(compiled.source),
+        "segments": segments,
+    }
+    files["compiled.json"] = (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return tuple(files)
+
+
+def load(folder: Path) -> Compiled:
+    """Open a folder that `save` wrote; see `Compiled.load`."""
+    settings = _settings(folder)
+    arch = Arch.load(folder / "arch.toml")
+    model = load_model(folder / "model.npz")
+    graphs = [segment.graph for segment in model.segments if hasattr(segment, "graph")]
+    if len(graphs) != len(settings["segments"]):
+        raise ReportError(
+            f"{folder}: compiled.json lists {len(settings['segments'])} DPU segments, model.npz has {len(graphs)}; "
+            "the files are of different runs: compile again"
+        )
+    plans = tuple(
+        _load_plan(folder, i, graph, arch, entry)
+        for i, (graph, entry) in enumerate(zip(graphs, settings["segments"], strict=True))
+    )
+    source = settings["source"]
+    shapes = {name: tuple(sizes) for name, sizes in source["input_shape"].items()}
+    return Compiled(
+        model=model,
+        arch=arch,
+        board=Board.model_validate(settings["board"]),
+        dram=settings["dram"],
+        plans=plans,
+        objective=settings["objective"],
+        seed=settings["seed"],
+        source=Source(source["where"], source["sha256"], shapes),
+    )
+
+
+def _names(segment: int) -> dict[str, str]:
+    """File names of a segment."""
+    tail = f"-{segment + 1}" if segment else ""
+    return {
+        "program": f"net{tail}.tw",
+        "tiling": f"tiling{tail}.txt",
+        "listing": f"program{tail}.txt",
+        "graph": f"graph{tail}.txt",
+    }
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "compiled.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ReportError(
+            f"{folder}: not a compiled network (no readable compiled.json); `tilewright compile MODEL.onnx -o {folder}` makes one"
+        ) from None
+    except ValueError as error:
+        raise ReportError(f"{path}: not JSON: {error}; compile again") from None
+    schema = settings.get("schema") if isinstance(settings, dict) else None
+    if schema != SCHEMA:
+        raise ReportError(f"{path}: schema is {schema!r}, this version reads {SCHEMA!r}; compile again")
+    missing = {"board", "dram", "objective", "seed", "source", "segments"} - settings.keys()
+    if missing:
+        raise ReportError(f"{path}: lacks {', '.join(sorted(missing))}; compile again")
+    return dict(settings)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror}); compile again") from None
+
+
+def load_model(path: Path) -> Model:
+    """An int8 network that `archive.pack` wrote; ReportError where the file is none."""
+    from .frontend import DpuSegment, HostSegment, Model
+    from .frontend.network import Port
+    from .ir import graph as g
+
+    values = [v for v in vars(g).values() if isinstance(v, type) and v.__module__ == g.__name__]
+    model = unpack(_read(path), [Model, DpuSegment, HostSegment, Port, *values], where=str(path))
+    if not isinstance(model, Model):
+        raise ReportError(f"{path}: holds a {type(model).__name__}, want a Model; compile again")
+    return model
+
+
+def _load_plan(folder: Path, index: int, graph: Graph, arch: Arch, entry: dict[str, Any]) -> Plan:
+    from .ir.isa import Program
+    from .ir.tile import TileProgram
+
+    names = _names(index)
+    data = _read(folder / names["tiling"])
+    try:
+        tiling = TileProgram.parse(data.decode())
+    except UnicodeDecodeError as error:
+        raise ProgramError(f"{folder / names['tiling']}: not UTF-8 text: {error}") from None
+    if hashlib.sha256(data).hexdigest() != entry["tiling_sha256"]:
+        return lower(tiling, graph, arch)
+    program = Program.load(_read(folder / names["program"]))
+    if program.design != arch.design_hash:
+        raise ProgramError(
+            f"{names['program']} is for design {program.design}, arch.toml is {arch.design_hash}; compile again for this machine"
+        )
+    places = {n: Place(offset, (h, w, c)) for n, (offset, h, w, c) in entry["places"].items()}
+    if set(places) < {*graph.inputs, *graph.outputs}:
+        raise ReportError(
+            f"{folder / 'compiled.json'}: a graph input or output has no place in DRAM; compile again"
+        )
+    return Plan(graph, arch, tiling, program, places, tuple(entry["layers"]))
