@@ -145,8 +145,16 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
     wide = 1 - col["broadcast"]
     second = {"y_count": np.where(wide, col["out_h"], 1), "x_count": np.where(wide, col["out_w"], 1)}
     add(pair, **operand("b"), **second, blocks=col["blocks"])
-    low, count = _resize_rows(fields, arch, weights)
-    add(resize, **source, y_count=count, y_pad=-low, x_count=col["in_w"], blocks=col["blocks"])
+    low, count = _resize_spans(fields, arch, weights)
+    add(
+        resize,
+        **source,
+        y_count=count[0],
+        y_pad=-low[0],
+        x_count=count[1],
+        x_pad=-low[1],
+        blocks=col["blocks"],
+    )
 
     head = -(-8 // lanes)
     record = head + np.where(col["diagonal"] == 1, -(-taps // lanes), taps * col["blocks"])
@@ -188,11 +196,13 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
     return table[np.argsort(table[:, 0] * 2 + table[:, 1], kind="stable")]
 
 
-def _resize_rows(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None) -> tuple[Matrix, Matrix]:
-    """First source row and number of rows (a hull) that each resize reads."""
+def _resize_spans(
+    fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None
+) -> tuple[tuple[Matrix, Matrix], tuple[Matrix, Matrix]]:
+    """First source row and column, and number of rows and columns (a hull), that each resize reads."""
     get = {name: fields[:, at] for name, at in COLUMNS.items()}
-    low = np.zeros(len(fields), np.int64)
-    count = np.maximum(np.minimum(get["a_rows"], get["in_h"] - get["origin"]), 0)
+    low = (np.zeros(len(fields), np.int64), np.zeros(len(fields), np.int64))
+    count = (np.maximum(np.minimum(get["a_rows"], get["in_h"] - get["origin"]), 0), get["in_w"].copy())
     if weights is None:
         return low, count
     vector = np.zeros(arch.vector_words, np.uint32)
@@ -201,17 +211,19 @@ def _resize_rows(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None) 
     )
     resizes = (get["opcode"] == Opcode.VEC) & (get["func"] == VecOp.RESIZE)
     for i in np.flatnonzero(fills | resizes):
+        row = {name: int(fields[i, at]) for name, at in COLUMNS.items()}
         if fills[i]:
-            start, n, base = (int(get[name][i]) for name in ("address", "run_bytes", "m_base"))
-            data = weights[start : start + n // 4 * 4]
-            room = max(0, min(len(data) // 4, len(vector) - base))
-            vector[base : base + room] = np.frombuffer(data.tobytes(), "<u4")[:room]
-        else:
-            base, last = int(get["v_base"][i]), int(get["in_h"][i]) - 1
-            rows = (vector[base : base + int(get["out_h"][i])] & 0xFFFF).astype(np.int64)
-            if len(rows):
-                low[i] = rows.min() - get["origin"][i]
-                count[i] = min(int(rows.max()) + int(get["bilinear"][i]), last) - rows.min() + 1
+            data = weights[row["address"] : row["address"] + row["run_bytes"] // 4 * 4]
+            room = max(0, min(len(data) // 4, len(vector) - row["m_base"]))
+            vector[row["m_base"] : row["m_base"] + room] = np.frombuffer(data.tobytes(), "<u4", room)
+            continue
+        axes = (("v_base", "out_h", "in_h", row["origin"]), ("v_cols", "out_w", "in_w", 0))
+        for axis, (base, outputs, extent, origin) in enumerate(axes):
+            index = (vector[row[base] : row[base] + row[outputs]] & 0xFFFF).astype(np.int64)
+            if len(index):
+                last = max(int(index.max()), min(int(index.max()) + row["bilinear"], row[extent] - 1))
+                low[axis][i] = index.min() - origin
+                count[axis][i] = last - index.min() + 1
     return low, count
 
 
@@ -271,6 +283,8 @@ def find_races(
 ) -> list[Race]:
     """Pairs of instructions on one word whose order the waits leave open; at most `limit` of them.
 
+    An instruction that writes words it reads as well, other than element by element in place, pairs with itself.
+
     Raises
     ------
     ProgramError
@@ -278,7 +292,7 @@ def find_races(
     """
     table, sizes = _prepare(fields, arch, weights)
     counts, _ = wait_counts(fields)
-    found, bad = _races(table, _engines(fields), counts, sizes, limit)
+    found, bad = _races(table, _engines(fields), counts, sizes, _in_place(fields, table), limit)
     if bad >= 0:
         raise _out_of_range(fields, table[bad], sizes)
     return [(int(i), int(j), MEMORIES[m], int(w)) for i, j, m, w in found]
@@ -296,6 +310,18 @@ def _prepare(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None) -> t
             f"the program reaches byte {dram_bytes} of the DRAM maps region; 2^31 are analysed"
         )
     return table, memory_sizes(arch, dram_bytes)
+
+
+def _in_place(fields: Matrix, table: Matrix) -> NDArray[np.bool_]:
+    """Reads of elementwise instructions whose words are exactly the words written: read first, pixel by pixel."""
+    elementwise = (fields[:, COLUMNS["opcode"]] == Opcode.VEC) & np.isin(
+        fields[:, COLUMNS["func"]], (VecOp.ADD, VecOp.MUL, VecOp.TABLE, VecOp.PRELU)
+    )
+    target = np.zeros((len(fields), len(BOX)), np.int64)
+    writes = table[:, BOX["write"]] == 1
+    target[table[writes, 0]] = table[writes]
+    same = (table[:, BOX["memory"] :] == target[table[:, 0], BOX["memory"] :]).all(axis=1)
+    return np.asarray(elementwise[table[:, 0]] & same & ~writes)
 
 
 def _out_of_range(fields: Matrix, box: Matrix, sizes: Matrix) -> ProgramError:
@@ -469,7 +495,7 @@ def _assign(boxes, engine, sizes, stale, half):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _races(boxes, engine, counts, sizes, limit):  # type: ignore[no-untyped-def]
+def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-untyped-def]
     """Rows (earlier, later, memory, word) that no chain of waits orders, and the first box out of range (or -1)."""
     n, n_engines = len(engine), 5
     n_memories = len(sizes)
@@ -484,6 +510,7 @@ def _races(boxes, engine, counts, sizes, limit):  # type: ignore[no-untyped-def]
     on_chip = first[n_memories - 1]
     written = np.full((on_chip, n_engines), -1, np.int32)
     read = np.full((on_chip, n_engines), -1, np.int32)
+    own = np.full(on_chip, -1, np.int32)  # instruction that reads this word and must not write it
     dram_written = np.full(sizes[n_memories - 1], -1, np.int32)  # by SAVE
     dram_read = np.full(sizes[n_memories - 1], -1, np.int32)  # by LOAD
     ys, xs = np.empty(1 << 15, np.int64), np.empty(1 << 15, np.int64)
@@ -514,6 +541,22 @@ def _races(boxes, engine, counts, sizes, limit):  # type: ignore[no-untyped-def]
             last_hit = -1
             for p in range(pieces):
                 for word in range(starts[p], starts[p] + lengths[p]):
+                    if (
+                        writes
+                        and memory < n_memories - 1
+                        and own[first[memory] + word] == i
+                        and last_hit != i
+                    ):
+                        last_hit = i
+                        found[n_found, 0], found[n_found, 1], found[n_found, 2], found[n_found, 3] = (
+                            i,
+                            i,
+                            memory,
+                            word,
+                        )
+                        n_found += 1
+                        if n_found == limit:
+                            return found, -1
                     for f in range(n_engines):
                         for kind in range(2):  # 0: an earlier write, 1: an earlier read
                             if kind == 1 and not writes:
@@ -527,7 +570,7 @@ def _races(boxes, engine, counts, sizes, limit):  # type: ignore[no-untyped-def]
                                 j = dram_read[word]
                             else:
                                 continue
-                            if j < 0 or j == i or j == last_hit or position[j] <= done[i, f]:
+                            if j < 0 or j in (i, last_hit) or position[j] <= done[i, f]:
                                 continue
                             if f == e and writes:  # one engine writes in order, and after its earlier reads
                                 continue
@@ -549,6 +592,8 @@ def _races(boxes, engine, counts, sizes, limit):  # type: ignore[no-untyped-def]
                             written[c, e] = i
                         else:
                             read[c, e] = i
+                            if not in_place[at]:
+                                own[c] = i
                     elif writes:
                         dram_written[word] = i
                     else:

@@ -1,0 +1,496 @@
+"""What each instruction computes, as compiled loops over the modelled memories.
+
+A kernel is one instruction: arrays of the memories it touches, then its fields as plain numbers. Memories are held so
+that the innermost loop runs over neighbouring bytes, which the compiler turns into vector instructions:
+
+============  =========================  =============================================
+maps          int8 [group, word, lane]   as the hardware
+weights       int8 [word, input lane, output lane]
+depthwise     int8 [word, byte, lane]
+tables        int8 [table, value + 128]
+vector        uint32 [word]
+============  =========================  =============================================
+
+Callers have checked every address (`ir.verify`): nothing here does.
+"""
+
+# ruff: noqa: PLR0917  (an instruction has as many fields as it has)
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+__all__ = [
+    "add", "average", "conv", "copy", "depthwise", "fill_depthwise", "fill_tables", "fill_vector", "fill_weights",
+    "load", "maximum", "multiply", "prelu", "resize", "save",
+]  # fmt: skip
+
+
+@numba.njit(cache=True)
+def _requantise(acc, words, scales, n, mode, zd, lo, hi, out):
+    """`n` accumulators to int8 in `out`; `words` are scale words, `scales` the same bits as float32."""
+    if mode == 0:
+        low, high = np.float32(lo - zd), np.float32(hi - zd)
+        for i in range(n):
+            product = np.float32(acc[i]) * scales[i]
+            out[i] = np.int32(np.rint(min(max(product, low), high))) + zd
+    elif mode == 1:
+        for i in range(n):
+            out[i] = min(
+                max(_half_even(np.int64(acc[i]) * np.int64(words[i] & 0xFFFF), words[i] >> 16 & 63) + zd, lo),
+                hi,
+            )
+    else:
+        for i in range(n):
+            out[i] = min(max(_half_up(np.int64(acc[i]), np.int64(words[i] & 63)) + zd, lo), hi)
+
+
+@numba.njit(cache=True)
+def _half_even(value, shift):
+    """``value / 2^shift``, ties to even."""
+    s = np.int64(shift)
+    if s == 0:
+        return value
+    half = np.int64(1) << (s - 1)
+    up = (value + half) >> s
+    tie = (value & ((np.int64(1) << s) - 1)) == half
+    return up - (up & 1 if tie else 0)
+
+
+@numba.njit(cache=True)
+def _half_up(value, shift):
+    """``value / 2^shift``, ties toward +infinity."""
+    if shift == 0:
+        return value
+    return (value + (np.int64(1) << (shift - 1))) >> shift
+
+
+@numba.njit(cache=True)
+def _look_up(table, out, n):
+    for i in range(n):
+        out[i] = table[np.int64(out[i]) + 128]
+
+
+@numba.njit(cache=True)
+def _unsigned(low, b, c, d):
+    """Four little-endian bytes."""
+    return (
+        np.uint32(low & 255) | np.uint32(b & 255) << 8 | np.uint32(c & 255) << 16 | np.uint32(d & 255) << 24
+    )
+
+
+# -- DRAM --------------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True)
+def load(
+    maps, dram, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, address, run_bytes, runs1, stride1, stride2, width,
+    height, blocks, take, step, fold, fold_pad, row_bytes, za,
+):  # fmt: skip
+    """LOAD: runs of bytes become rows of words; returns the bytes read."""
+    lanes = maps.shape[2]
+    row = np.empty(row_bytes, np.int8)
+    at, i1, i2 = 0, 0, 0  # place in the current run, and its number
+    moved = 0
+    for b in range(blocks):
+        for r in range(height):
+            got = 0
+            while got < row_bytes:
+                n = min(row_bytes - got, run_bytes - at)
+                start = address + i2 * stride2 + i1 * stride1 + at
+                row[got : got + n] = dram[start : start + n]
+                got += n
+                at += n
+                moved += n
+                if at == run_bytes:
+                    at = 0
+                    i1 += 1
+                    if i1 == runs1:
+                        i1 = 0
+                        i2 += 1
+            for j in range(fold):
+                base = d_base + (b * fold + j) * d_plane + (d_row0 + r) % d_rows * d_pitch
+                for x in range(width):
+                    word = maps[d_group, base + x]
+                    start = x * step + j * take - fold_pad
+                    for t in range(take):
+                        word[t] = row[start + t] if 0 <= start + t < row_bytes else za
+                    for t in range(take, lanes):
+                        word[t] = 0
+    return moved
+
+
+@numba.njit(cache=True)
+def save(
+    maps, dram, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, address, run_bytes, runs1, stride1, stride2, width,
+    height, blocks, take,
+):  # fmt: skip
+    """SAVE: the first `take` lanes of words become runs of bytes; returns the bytes written."""
+    row = np.empty(width * take, np.int8)
+    at, i1, i2 = 0, 0, 0
+    moved = 0
+    for b in range(blocks):
+        for r in range(height):
+            base = a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch
+            for x in range(width):
+                for t in range(take):
+                    row[x * take + t] = maps[a_group, base + x, t]
+            sent = 0
+            while sent < len(row):
+                n = min(len(row) - sent, run_bytes - at)
+                start = address + i2 * stride2 + i1 * stride1 + at
+                dram[start : start + n] = row[sent : sent + n]
+                sent += n
+                at += n
+                moved += n
+                if at == run_bytes:
+                    at = 0
+                    i1 += 1
+                    if i1 == runs1:
+                        i1 = 0
+                        i2 += 1
+    return moved
+
+
+@numba.njit(cache=True)
+def fill_weights(weights, dram, address, m_base, records, record_rows, tail_take):
+    """FILL of the weight memory; returns the bytes read. Bytes that a word does not get are zero."""
+    lanes, oc = weights.shape[1:]
+    at = address
+    for record in range(records):
+        for i in range(record_rows):
+            take = lanes
+            if i * lanes < 8:
+                take = min(lanes, 8 - i * lanes)
+            elif i == record_rows - 1:
+                take = tail_take
+            word = weights[m_base + record * record_rows + i]
+            word[:] = 0
+            for o in range(oc):
+                for lane in range(take):
+                    word[lane, o] = dram[at]
+                    at += 1
+    return at - address
+
+
+@numba.njit(cache=True)
+def fill_depthwise(depthwise, dram, address, m_base, records, record_rows, tail_take):
+    """FILL of the depthwise memory; returns the bytes read."""
+    lanes = depthwise.shape[2]
+    at = address
+    for record in range(records):
+        for i in range(record_rows):
+            take = tail_take if i > 0 and i == record_rows - 1 else 8
+            word = depthwise[m_base + record * record_rows + i]
+            word[:] = 0
+            for lane in range(lanes):
+                for byte in range(take):
+                    word[byte, lane] = dram[at]
+                    at += 1
+    return at - address
+
+
+@numba.njit(cache=True)
+def fill_tables(tables, dram, address, m_base, records):
+    """FILL of lookup tables; returns the bytes read."""
+    for i in range(records):
+        tables[m_base + i] = dram[address + 256 * i : address + 256 * (i + 1)]
+    return 256 * records
+
+
+@numba.njit(cache=True)
+def fill_vector(vector, dram, address, run_bytes, m_base):
+    """FILL of the vector memory; returns the bytes read."""
+    for i in range(run_bytes // 4):
+        at = address + 4 * i
+        vector[m_base + i] = _unsigned(dram[at], dram[at + 1], dram[at + 2], dram[at + 3])
+    return run_bytes
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True)
+def conv(
+    maps, weights, tables, accumulators, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch,
+    a_plane, a_rows, a_row0, out_h, out_w, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw,
+    w_base, table, blocks, out_c, lane0, first, last, diagonal, step_y, step_x,
+):  # fmt: skip
+    """CONV."""
+    lanes, oc = weights.shape[1:]
+    head = -(-8 // lanes)
+    taps = kh * kw
+    record_rows = head + (-(-taps // lanes) if diagonal else taps * blocks)
+    bias, words = np.empty(oc, np.int32), np.empty(oc, np.uint32)
+    byte = np.empty(8, np.int64)
+    acc, result = np.empty(oc, np.int32), np.empty(oc, np.int8)
+    outside = np.full(lanes, za, np.int8)
+    wide = np.empty((record_rows - head, lanes, oc), np.int32)  # of one block of output channels
+    for ob in range(-(-out_c // oc)):
+        record = w_base + ob * record_rows
+        for o in range(oc):
+            for k in range(8):
+                byte[k] = weights[record + k // lanes, k % lanes, o]
+            bias[o] = np.int32(_unsigned(byte[0], byte[1], byte[2], byte[3]))
+            words[o] = _unsigned(byte[4], byte[5], byte[6], byte[7])
+        scales = words.view(np.float32)
+        wide[:] = weights[record + head : record + record_rows]
+        real = min(oc, out_c - ob * oc)
+        for r in range(out_h):
+            for x in range(out_w):
+                if first:
+                    acc[:] = bias
+                else:
+                    acc[:] = accumulators[r * out_w + x]
+                for ky in range(kh):
+                    iy = r * sy + ky * dy - pad_top
+                    row = a_base + (a_row0 + iy) % a_rows * a_pitch
+                    for kx in range(kw):
+                        ix = x * sx + kx * dx - pad_left
+                        inside = 0 <= iy < in_h and 0 <= ix < in_w
+                        tap = ky * kw + kx
+                        if diagonal:
+                            w = wide[tap // lanes, tap % lanes]
+                            for o in range(real):
+                                c = ob * oc + o
+                                v = (
+                                    maps[a_group, row + ix + c // lanes * a_plane, c % lanes]
+                                    if inside
+                                    else np.int8(za)
+                                )
+                                acc[o] += np.int32(v) * w[o]
+                            continue
+                        for b in range(blocks):
+                            source = maps[a_group, row + ix + b * a_plane] if inside else outside
+                            block = wide[tap * blocks + b]
+                            for lane in range(lanes):
+                                v = np.int32(source[lane])
+                                for o in range(oc):
+                                    acc[o] += v * block[lane, o]
+                if not last:
+                    accumulators[r * out_w + x] = acc
+                    continue
+                _requantise(acc, words, scales, real, mode, zd, lo, hi, result)
+                if table > 0:
+                    _look_up(tables[table - 1], result, real)
+                target = d_base + (d_row0 + r * step_y) % d_rows * d_pitch + x * step_x
+                for o in range(real):
+                    c = lane0 + ob * oc + o
+                    maps[d_group, target + c // lanes * d_plane, c % lanes] = result[o]
+
+
+@numba.njit(cache=True)
+def depthwise(
+    maps, memory, tables, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows,
+    a_row0, out_h, out_w, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw, w_base, table,
+    blocks,
+):  # fmt: skip
+    """DWC."""
+    lanes = maps.shape[2]
+    record_rows = 1 + -(-kh * kw // 8)
+    bias, words = np.empty(lanes, np.int32), np.empty(lanes, np.uint32)
+    acc = np.empty(lanes, np.int32)
+    outside = np.full(lanes, za, np.int8)
+    wide = np.empty((kh * kw, lanes), np.int32)
+    for b in range(blocks):
+        record = w_base + b * record_rows
+        p = memory[record]
+        for lane in range(lanes):
+            bias[lane] = np.int32(_unsigned(p[0, lane], p[1, lane], p[2, lane], p[3, lane]))
+            words[lane] = _unsigned(p[4, lane], p[5, lane], p[6, lane], p[7, lane])
+        scales = words.view(np.float32)
+        for tap in range(kh * kw):
+            wide[tap] = memory[record + 1 + tap // 8, tap % 8]
+        for r in range(out_h):
+            for x in range(out_w):
+                acc[:] = bias
+                for ky in range(kh):
+                    iy = r * sy + ky * dy - pad_top
+                    row = a_base + b * a_plane + (a_row0 + iy) % a_rows * a_pitch
+                    for kx in range(kw):
+                        ix = x * sx + kx * dx - pad_left
+                        inside = 0 <= iy < in_h and 0 <= ix < in_w
+                        source = maps[a_group, row + ix] if inside else outside
+                        w = wide[ky * kw + kx]
+                        for lane in range(lanes):
+                            acc[lane] += np.int32(source[lane]) * w[lane]
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
+                if table > 0:
+                    _look_up(tables[table - 1], out, lanes)
+
+
+# -- elements ----------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True)
+def add(
+    maps, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, b_group,
+    b_base, b_pitch, b_plane, b_rows, b_row0, out_h, out_w, blocks, za, zd, lo, hi, mode, zb, broadcast, ma, mb, shift,
+):  # fmt: skip
+    """VEC ADD."""
+    lanes = maps.shape[2]
+    for b in range(blocks):
+        for r in range(out_h):
+            for x in range(out_w):
+                first = maps[a_group, a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
+                by, bx = (0, 0) if broadcast else (r, x)
+                second = maps[b_group, b_base + b * b_plane + (b_row0 + by) % b_rows * b_pitch + bx]
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                for lane in range(lanes):
+                    total = (np.int64(first[lane]) - za) * ma + (np.int64(second[lane]) - zb) * mb
+                    y = _half_up(total, shift) if mode == 2 else _half_even(total, shift)
+                    out[lane] = min(max(y + zd, lo), hi)
+
+
+@numba.njit(cache=True)
+def multiply(
+    maps, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, b_group,
+    b_base, b_pitch, b_plane, b_rows, b_row0, out_h, out_w, blocks, za, zd, lo, hi, mode, zb, broadcast, scale,
+):  # fmt: skip
+    """VEC MUL."""
+    lanes = maps.shape[2]
+    acc, words = np.empty(lanes, np.int32), np.full(lanes, np.uint32(scale), np.uint32)
+    scales = words.view(np.float32)
+    for b in range(blocks):
+        for r in range(out_h):
+            for x in range(out_w):
+                first = maps[a_group, a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
+                by, bx = (0, 0) if broadcast else (r, x)
+                second = maps[b_group, b_base + b * b_plane + (b_row0 + by) % b_rows * b_pitch + bx]
+                for lane in range(lanes):
+                    acc[lane] = (np.int32(first[lane]) - za) * (np.int32(second[lane]) - zb)
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
+
+
+@numba.njit(cache=True)
+def maximum(
+    maps, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, out_h,
+    out_w, blocks, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, lo, hi, kh, kw,
+):  # fmt: skip
+    """VEC MAX: padding is -128, below everything."""
+    lanes = maps.shape[2]
+    for b in range(blocks):
+        for r in range(out_h):
+            for x in range(out_w):
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                out[:] = -128
+                for ky in range(kh):
+                    iy = r * sy + ky * dy - pad_top
+                    if iy < 0 or iy >= in_h:
+                        continue
+                    row = a_base + b * a_plane + (a_row0 + iy) % a_rows * a_pitch
+                    for kx in range(kw):
+                        ix = x * sx + kx * dx - pad_left
+                        if 0 <= ix < in_w:
+                            source = maps[a_group, row + ix]
+                            for lane in range(lanes):
+                                out[lane] = max(out[lane], source[lane])
+                for lane in range(lanes):
+                    out[lane] = min(max(np.int64(out[lane]), lo), hi)
+
+
+@numba.njit(cache=True)
+def average(
+    maps, vector, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    out_h, out_w, blocks, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw, scale, counted,
+    v_base,
+):  # fmt: skip
+    """VEC AVG: the sum over valid taps; the scale word holds the division."""
+    lanes = maps.shape[2]
+    acc, words = np.empty(lanes, np.int32), np.full(lanes, np.uint32(scale), np.uint32)
+    scales = words.view(np.float32)
+    for b in range(blocks):
+        for r in range(out_h):
+            for x in range(out_w):
+                acc[:] = 0
+                valid = 0
+                for ky in range(kh):
+                    iy = r * sy + ky * dy - pad_top
+                    if iy < 0 or iy >= in_h:
+                        continue
+                    row = a_base + b * a_plane + (a_row0 + iy) % a_rows * a_pitch
+                    for kx in range(kw):
+                        ix = x * sx + kx * dx - pad_left
+                        if 0 <= ix < in_w:
+                            valid += 1
+                            source = maps[a_group, row + ix]
+                            for lane in range(lanes):
+                                acc[lane] += np.int32(source[lane]) - za
+                if counted:
+                    words[:] = vector[v_base + valid]
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
+
+
+@numba.njit(cache=True)
+def copy(
+    maps, tables, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    out_h, out_w, blocks, sy, sx, table,
+):  # fmt: skip
+    """VEC TABLE: a strided copy, through a table or not."""
+    lanes = maps.shape[2]
+    for b in range(blocks):
+        for r in range(out_h):
+            for x in range(out_w):
+                source = maps[a_group, a_base + b * a_plane + (a_row0 + r * sy) % a_rows * a_pitch + x * sx]
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                out[:] = source
+                if table > 0:
+                    _look_up(tables[table - 1], out, lanes)
+
+
+@numba.njit(cache=True)
+def prelu(
+    maps, vector, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    out_h, out_w, blocks, za, zd, lo, hi, mode, scale, v_base,
+):  # fmt: skip
+    """VEC PRELU: one scale word at or above zero, one a channel below, whose bit 31 is the slope's sign."""
+    lanes = maps.shape[2]
+    acc, words = np.empty(lanes, np.int32), np.empty(lanes, np.uint32)
+    scales = words.view(np.float32)
+    for b in range(blocks):
+        for r in range(out_h):
+            for x in range(out_w):
+                source = maps[a_group, a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
+                for lane in range(lanes):
+                    v = np.int32(source[lane]) - za
+                    slope = vector[v_base + b * lanes + lane]
+                    words[lane] = scale if v >= 0 else slope & 0x7FFFFFFF
+                    acc[lane] = -v if v < 0 and slope >> 31 else v
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
+
+
+@numba.njit(cache=True)
+def resize(
+    maps, vector, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    out_h, out_w, blocks, za, zd, lo, hi, mode, in_h, in_w, origin, scale, v_base, v_cols, bilinear,
+):  # fmt: skip
+    """VEC RESIZE: fractions have 11 bits, so the four weights of a pixel sum to 2^22."""
+    lanes = maps.shape[2]
+    acc, words = np.empty(lanes, np.int32), np.full(lanes, np.uint32(scale), np.uint32)
+    scales = words.view(np.float32)
+    reach = 2 if bilinear else 1
+    for b in range(blocks):
+        for r in range(out_h):
+            y0 = np.int64(vector[v_base + r] & 0xFFFF)
+            fy = np.int64(vector[v_base + r] >> 16) if bilinear else 0
+            for x in range(out_w):
+                x0 = np.int64(vector[v_cols + x] & 0xFFFF)
+                fx = np.int64(vector[v_cols + x] >> 16) if bilinear else 0
+                acc[:] = 0
+                for j in range(reach):
+                    y = min(y0 + j, in_h - 1) - origin
+                    row = a_base + b * a_plane + (a_row0 + y) % a_rows * a_pitch
+                    wy = fy if j else 2048 - fy
+                    for i in range(reach):
+                        source = maps[a_group, row + min(x0 + i, in_w - 1)]
+                        weight = wy * (fx if i else 2048 - fx)
+                        for lane in range(lanes):
+                            acc[lane] += (np.int32(source[lane]) - za) * weight
+                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
