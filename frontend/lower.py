@@ -1,0 +1,519 @@
+"""Lowering: ONNX nodes become layers on maps, or stay with the host for a stated reason.
+
+Three ideas carry it. A tensor is a *view* of a stored map, so that reshapes and transposes are free until an operator
+needs another order (`views`). A *chain* of elementwise nodes with one root is one table, or a clamp in its producer
+(`elementwise`). What the host makes, or the user feeds, is stored in whatever order its first reader wants, since the
+border copies it anyway.
+
+What each ONNX operator becomes is in the tables of `lower_linear` and `lower_maps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir.graph import MAX_CHANNELS, MAX_EXTENT, Quant, Shape, Window
+from .elementwise import ELEMENTWISE, affine_clamp
+from .layers import OPEN, Average, Layer, Linear, Maximum, Product, Recast, Slopes, Step, Sum, Unary
+from .network import Network, Node
+from .views import Unmapped, View, channels_first, channels_last
+
+__all__ = ["Lowered", "Lowering", "Source", "lower"]
+
+Groups = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+Reason = tuple[str, str]
+MAX_MOVE_WEIGHTS = 1 << 20
+"""Most 0/1 weights a data movement may have: the 1 MiB of weights that the largest preset holds twice over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A map filled at the border: the ONNX tensor it comes from, and the order it is read in."""
+
+    tensor: str
+    view: View
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """Layers in topological order, and everything the host keeps.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+    shapes : dict of map name to (H, W, C)
+    views : dict of ONNX tensor name to View
+        Of tensors that live in a map.
+    sources : dict of map name to Source
+        Maps that are filled from network inputs or host results.
+    host : dict of node name to (reason, help)
+    notes : dict of node name to what it became
+    quants : dict of map name to Quant
+        What an already quantised model says.
+    """
+
+    layers: tuple[Layer, ...]
+    shapes: Mapping[str, Shape]
+    views: Mapping[str, View]
+    sources: Mapping[str, Source]
+    host: Mapping[str, Reason]
+    notes: Mapping[str, str]
+    quants: Mapping[str, Quant]
+
+
+def lower(network: Network, host: Mapping[str, Reason] | None = None) -> Lowered:
+    """Lower every node that the DPU can run.
+
+    Parameters
+    ----------
+    host : dict of node name to (reason, help), optional
+        Nodes that must stay with the host.
+
+    A node that turns out not to fit goes to the host, and the rest is lowered again without it.
+    """
+    decided = dict(host or {})
+    while True:
+        attempt = Lowering(network, decided)
+        lowered = attempt.run()
+        if not attempt.failed:
+            return lowered
+        decided.update(attempt.failed)
+
+
+@dataclass(eq=False)
+class Lowering:
+    """One pass; the verbs that operators use are `dense`, `emit`, `place`, `affine` and `sole`."""
+
+    network: Network
+    host: Mapping[str, Reason]
+    layers: dict[str, Layer] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    views: dict[str, View] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Reason] = field(default_factory=dict)
+    quants: dict[str, Quant] = field(default_factory=dict)
+    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    demanded: set[str] = field(default_factory=set)
+    roots: dict[str, int] = field(default_factory=dict)
+    moved: dict[Any, str] = field(default_factory=dict)
+
+    # -- the pass ---------------------------------------------------------------------------------
+
+    def run(self) -> Lowered:
+        from .lower_linear import LINEAR
+        from .lower_maps import MAPS
+
+        handlers: dict[str, Callable[[Lowering, Node], str]] = {**LINEAR, **MAPS}
+        self._find_chains()
+        for node in self.network.nodes:
+            if node.name in self.host:
+                continue
+            try:
+                self._lower_node(node, handlers)
+            except Unmapped as why:
+                self.failed[node.name] = (why.reason, why.help)
+                for name in node.outputs:
+                    self.views.pop(name, None)
+        self._claim_border_views()
+        host = {**self.host, **self.failed}
+        quants = {**{n: q for n, q in self.network.quants.items() if n in self.shapes}, **self.quants}
+        for name, source in self.sources.items():
+            if source.tensor in self.network.quants:
+                quants[name] = self.network.quants[source.tensor]
+        return Lowered(tuple(self.layers.values()), self.shapes, self.views, self.sources, host, self.notes, quants)
+
+    def _lower_node(self, node: Node, handlers: Mapping[str, Callable[[Lowering, Node], str]]) -> None:
+        out = node.outputs[0] if node.outputs else ""
+        if out in self.chains:
+            self.notes[node.name] = "a step of a table"
+            if out in self.demanded:
+                self._materialise(out, node)
+            return
+        handler = handlers.get(node.op)
+        if handler is None or node.captured:
+            raise Unmapped(*HOST_ONLY.get(node.op, (f"the DPU has no {node.op}", "it runs on the host, in onnxruntime")))
+        for name in (n for n in (*node.inputs, *node.outputs) if n):
+            shape = self.network.shapes.get(name)
+            if shape is None:
+                raise Unmapped(f"the shape of {name} is known only when the network runs", "export with static shapes")
+            if min(shape, default=1) < 1:
+                raise Unmapped(f"{name} is empty")
+        kind = self.network.types.get(out, 1)
+        if kind not in {1, 10, 11}:
+            raise Unmapped("computes on integers", "it runs on the host")
+        self.notes[node.name] = handler(self, node)
+
+    def _claim_border_views(self) -> None:
+        """View nodes whose data never enters a map belong to the host where the host reads them."""
+        for node in self.network.nodes:
+            out = node.outputs[0] if node.outputs else ""
+            if node.name in self.host or node.name in self.failed or out not in self.views or not self._virtual(self.views[out]):
+                continue
+            readers = self.network.consumers.get(out, ())
+            if out in self.network.output_names or any(r.name in self.host or r.name in self.failed for r in readers):
+                self.failed[node.name] = ("a view of what the host makes", "it costs nothing")
+
+    # -- chains of elementwise nodes -----------------------------------------------------------------
+
+    def scalar(self, name: str) -> float | None:
+        """Value of a constant with one element."""
+        value = self.network.constants.get(name)
+        return float(value.reshape(-1)[0]) if value is not None and value.size == 1 and value.dtype.kind in "fiu" else None
+
+    def _find_chains(self) -> None:
+        net = self.network
+        for node in net.nodes:
+            if node.name in self.host or node.op not in ELEMENTWISE or node.captured or len(node.outputs) != 1:
+                continue
+            tensors = list(dict.fromkeys(i for i in node.inputs if i and self.scalar(i) is None))
+            out = node.outputs[0]
+            if not tensors or any(i in net.constants for i in tensors) or net.types.get(out, 1) not in {1, 10, 11}:
+                continue
+            shape = net.shapes.get(out)
+            if shape is None or any(net.shapes.get(t) != shape for t in tensors) or min(shape, default=1) < 1:
+                continue
+            reach = [(t,) if t in net.quants or t not in self.chains else self.chains[t] for t in tensors]
+            common = tuple(t for t in reach[0] if all(t in other for other in reach[1:]))
+            if common:
+                self.chains[out] = (out, *common)
+        self.demanded = set(net.output_names) | set(net.quants)
+        for node in net.nodes:
+            if not node.outputs or node.outputs[0] not in self.chains:
+                self.demanded.update(node.reads)
+        for out in self.chains:
+            if out in self.demanded:
+                root = self._root(out)
+                self.roots[root] = self.roots.get(root, 0) + 1
+
+    def _root(self, name: str) -> str:
+        """The nearest ancestor that is stored anyway, else the farthest."""
+        ancestors = self.chains[name][1:]
+        return next((a for a in ancestors if a in self.demanded), ancestors[-1])
+
+    def _steps(self, name: str, root: str) -> tuple[tuple[Step, ...], tuple[Node, ...]]:
+        """The nodes between root and name, in order."""
+        wanted, order = [name], {}
+        while wanted:
+            tensor = wanted.pop()
+            if tensor == root or tensor in order:
+                continue
+            node = self.network.producer[tensor]
+            order[tensor] = node
+            wanted += [i for i in node.inputs if i and self.scalar(i) is None]
+        position = {n.name: i for i, n in enumerate(self.network.nodes)} if len(order) > 1 else {}
+        nodes = sorted(order.values(), key=lambda n: position.get(n.name, 0))
+        steps = []
+        for node in nodes:
+            operands: list[str | float] = []
+            for i, operand in enumerate(node.inputs):
+                value = self.scalar(operand) if operand else None
+                if not operand:  # an absent bound of Clip
+                    operands.append(-np.inf if i == 1 else np.inf)
+                else:
+                    operands.append(operand if value is None else value)
+            steps.append(Step(node.op, tuple(operands), node.outputs[0], node.attributes))
+        return tuple(steps), tuple(nodes)
+
+    def _materialise(self, name: str, node: Node) -> None:
+        """Store the end of a chain: a clamp of its producer where that is the same, else a table."""
+        root = self._root(name)
+        steps, nodes = self._steps(name, root)
+        view = self.view(root)
+        names = tuple(n.name for n in nodes)
+        only_reader = self.roots.get(root) == 1 and root not in self.demanded
+        folded = affine_clamp(steps, root)
+        producer = self.layers.get(view.storage)
+        if folded and only_reader and producer is not None and producer.output == root:
+            layer = _fold(producer, folded)
+            if layer is not None:
+                self.replace(producer, replace(layer, output=name, nodes=(*producer.nodes, *names)), name)
+                self.views[name] = View(name, view.axes)
+                self.notes.update(dict.fromkeys(names, f"folded into {producer.name}"))
+                return
+        if self._virtual(view):
+            storage, view = self._settle(root, view)
+        else:
+            storage = view.storage
+        self.emit(Unary(node.name, (storage,), name, names, root, steps), self.shapes[storage])
+        self.views[name] = View(name, view.axes)
+        self.notes.update(dict.fromkeys(names, "a table"))
+
+    # -- verbs for operators --------------------------------------------------------------------------
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        return self.network.constants.get(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.network.shapes[name]
+
+    def sole(self, name: str) -> bool:
+        """Whether a tensor has one reader, so that its producer may change what it stores."""
+        return len(self.network.consumers.get(name, ())) == 1 and name not in self.network.output_names and name not in self.network.quants
+
+    def view(self, name: str) -> View:
+        """Where a tensor lives; what no layer made is virtual until its first reader decides its order."""
+        if name not in self.views:
+            if name in self.network.constants:
+                raise Unmapped(f"{name} is a constant map", "fold it into the weights, or leave it to the host")
+            shape, axes, stride = self.shape(name), [], prod(self.shape(name))
+            for extent in shape:
+                stride //= extent
+                axes.append(((extent, stride),) if extent > 1 else ())
+            self.views[name] = View("@" + name, tuple(axes))
+        return self.views[name]
+
+    def _virtual(self, view: View) -> bool:
+        return view.storage.startswith("@")
+
+    def emit(self, layer: Layer, shape: Shape) -> str:
+        """Add a layer; returns its map."""
+        if max(shape[:2]) > MAX_EXTENT or shape[2] > MAX_CHANNELS or min(shape) < 1:
+            raise Unmapped(f"a map of {shape} is beyond the DPU's {MAX_EXTENT} x {MAX_EXTENT} x {MAX_CHANNELS}")
+        self.layers[layer.output] = layer
+        self.shapes[layer.output] = shape
+        return layer.output
+
+    def replace(self, old: Layer, new: Layer, tensor: str) -> None:
+        """Put a layer in another's place, in order; its output is now `tensor`."""
+        shape = self.shapes.pop(old.output)
+        self.layers = {(tensor if k == old.output else k): (new if k == old.output else v) for k, v in self.layers.items()}
+        self.shapes[tensor] = shape
+        self.views.pop(old.output, None)
+
+    def place(self, tensor: str, storage: str, groups: Groups) -> None:
+        """Say that an ONNX tensor is stored in a map: logical axes `groups` make up H, W and C."""
+        logical, shape = self.shape(tensor), self.shapes[storage]
+        strides, axes = (shape[1] * shape[2], shape[2], 1), [()] * len(logical)
+        placed: list[tuple[tuple[int, int], ...]] = list(axes)
+        for group, stride in zip(groups, strides, strict=True):
+            for a in reversed(group):
+                placed[a] = ((logical[a], stride),) if logical[a] > 1 else ()
+                stride *= logical[a]
+        view = View(storage, tuple(placed))
+        mine, asked = self.network.quants.get(storage), self.network.quants.get(tensor)
+        if asked is not None and tensor != storage and mine != asked and mine is None:
+            self.quants[storage] = asked
+        self.views[tensor] = view
+
+    def alias(self, tensor: str, source: str, view: View) -> None:
+        """A view node: the same map, another logical shape; a rescale where the model wants another scale."""
+        asked = self.network.quants.get(tensor)
+        if asked is not None and not self._virtual(view):
+            have = self.quants.get(view.storage, self.network.quants.get(view.storage))
+            if have is None and self.sole(source) and view.storage in self.layers:
+                self.quants[view.storage] = asked
+            elif have != asked:
+                node = self.network.producer[tensor]
+                self.emit(Unary(node.name, (view.storage,), tensor, (node.name,), view.storage, ()), self.shapes[view.storage])
+                view = View(tensor, view.axes)
+        self.views[tensor] = view
+
+    def layout(self, tensor: str) -> Groups:
+        """The map order in which a tensor needs no movement: channels first, else last, else first."""
+        view = self.view(tensor)
+        if self._virtual(view):
+            return groups_of(self._wanted(tensor), self.shape(tensor))
+        for order in (channels_first, channels_last):
+            groups = groups_of(order, self.shape(tensor))
+            if _regroup(view, groups).order in {((prod(self.shape(tensor)), 1),), ()}:
+                shape = _extents(self.shape(tensor), groups)
+                if shape[2] == self.shapes[view.storage][2]:
+                    return groups
+        return groups_of(channels_first, self.shape(tensor))
+
+    def _wanted(self, tensor: str) -> Any:
+        """Order that the readers of a border tensor will want: matrix products want the last axis as channels."""
+        frontier, seen = [tensor], 0
+        while frontier and seen < 16:
+            seen += 1
+            for reader in self.network.consumers.get(frontier.pop(0), ()):
+                if reader.op in {"MatMul", "LayerNormalization"}:
+                    return channels_last
+                if reader.op in {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "Transpose", "BatchNormalization"}:
+                    return channels_first
+                frontier += [o for o in reader.outputs if o]
+        return channels_first
+
+    def _settle(self, tensor: str, view: View) -> tuple[str, View]:
+        """Give a virtual tensor a map in the order its readers want."""
+        groups = groups_of(self._wanted(tensor), self.shape(tensor))
+        storage = self.dense(tensor, groups)
+        del view
+        self.place(tensor, storage, groups)
+        return storage, self.views[tensor]
+
+    def dense(self, tensor: str, groups: Groups | None = None) -> str:
+        """The map that stores a tensor with these logical axes as H, W and C, moving data where it must."""
+        logical = self.shape(tensor)
+        if groups is None:
+            groups = groups_of(channels_first, logical)
+        view, shape = self.view(tensor), _extents(logical, groups)
+        if max(shape[:2]) > MAX_EXTENT or shape[2] > MAX_CHANNELS:
+            raise Unmapped(f"a map of {shape} is beyond the DPU's {MAX_EXTENT} x {MAX_EXTENT} x {MAX_CHANNELS}")
+        hwc = _regroup(view, groups)
+        key = (view.storage, hwc.order, shape)
+        if key in self.moved:
+            return self.moved[key]
+        if self._virtual(view):
+            base = view.storage[1:]
+            name = base if base not in self.shapes else f"{base}/{sum(s.tensor == base for s in self.sources.values())}"
+            self.sources[name] = Source(base, hwc)
+            self.shapes[name] = shape
+        elif hwc.order in {((prod(shape), 1),), ()} and shape[2] == self.shapes[view.storage][2]:
+            name = view.storage
+            if shape != self.shapes[name]:
+                name = self.emit(Recast(f"{tensor}/recast", (name,), f"{tensor}/recast", (), shape), shape)
+                self._inherit(name, view.storage)
+        else:
+            name = self._move(tensor, view.storage, hwc, shape)
+            self._inherit(name, view.storage)
+        self.moved[key] = name
+        return name
+
+    def _inherit(self, name: str, source: str) -> None:
+        quant = self.quants.get(source, self.network.quants.get(source))
+        if quant is not None:
+            self.quants[name] = quant
+
+    def _move(self, tensor: str, storage: str, hwc: View, shape: Shape) -> str:
+        """Reorder data with a 0/1 convolution: a channel shuffle, space to depth, or depth to space."""
+        stored = self.shapes[storage]
+        flat = hwc.index().reshape(shape)
+        y, x, c = flat // (stored[1] * stored[2]), flat // stored[2] % stored[1], flat % stored[2]
+        gy, gx, _ = np.ogrid[: shape[0], : shape[1], : shape[2]]
+        name = f"{tensor}/move"
+        n = 1
+        while name in self.shapes:
+            name, n = f"{tensor}/move{n}", n + 1
+        fy, fx = max(1, stored[0] // shape[0]), max(1, stored[1] // shape[1])
+        by, bx = max(1, shape[0] // stored[0]), max(1, shape[1] // stored[1])
+        if stored[0] == shape[0] * fy and stored[1] == shape[1] * fx and fy * fx * stored[2] == shape[2]:
+            dy, dx = y - gy * fy, x - gx * fx  # each output pixel reads one block of fy x fx pixels
+            if _pixelwise(dy, dx, c) and dy.min() >= 0 and dy.max() < fy and dx.min() >= 0 and dx.max() < fx:
+                weight = self._zeros(shape[2], fy, fx, stored[2])
+                weight[np.arange(shape[2]), dy[0, 0], dx[0, 0], c[0, 0]] = 1
+                window = Window((fy, fx), (fy, fx))
+                return self.emit(
+                    Linear(name, (storage,), name, (), weight, np.zeros(shape[2]), window, moves=True), shape
+                )
+        if shape[0] == stored[0] * by and shape[1] == stored[1] * bx and by * bx * shape[2] == stored[2]:
+            # each input pixel writes one block of by x bx pixels
+            if np.all(y == gy // by) and np.all(x == gx // bx):
+                blocks = c.reshape(stored[0], by, stored[1], bx, shape[2]).transpose(0, 2, 1, 3, 4)
+                if np.all(blocks == blocks[:1, :1]):
+                    weight = self._zeros(shape[2], by, bx, stored[2])
+                    iy, ix, io = np.ogrid[:by, :bx, : shape[2]]
+                    weight[io, iy, ix, blocks[0, 0]] = 1
+                    window = Window((by, bx), (by, bx))
+                    return self.emit(
+                        Linear(name, (storage,), name, (), weight, np.zeros(shape[2]), window, transposed=True, moves=True), shape
+                    )
+        raise Unmapped(
+            f"needs {tensor} in an order that moves data across rows ({stored} to {shape})",
+            "keep channels as the second axis, or leave this part to the host",
+        )
+
+    def _zeros(self, *shape: int) -> NDArray[np.float32]:
+        if prod(shape) > MAX_MOVE_WEIGHTS:
+            raise Unmapped(f"moving the data would need {prod(shape)} 0/1 weights, the most is {MAX_MOVE_WEIGHTS}", "reorder before or after the network")
+        return np.zeros(shape, np.float32)
+
+    def affine(self, node: Node, tensor: str, scale: NDArray[Any], shift: NDArray[Any], channel: int) -> str:
+        """``tensor * scale + shift`` per channel (logical axis `channel`): folded into the producer, or a 1x1 depthwise layer."""
+        out, logical = node.outputs[0], self.shape(tensor)
+        order = channels_first if channel == 1 or channel != len(logical) - 1 else channels_last
+        groups = groups_of(order, logical)
+        view = self.view(tensor)
+        producer = self.layers.get(view.storage)
+        ready = not self._virtual(view) and self.dense(tensor, groups) == view.storage
+        if (
+            isinstance(producer, Linear)
+            and ready
+            and self.sole(tensor)
+            and producer.output == tensor
+            and producer.clamp == OPEN
+            and not producer.moves
+        ):
+            folded = scale_linear(producer, scale, shift)
+            self.replace(producer, replace(folded, output=out, nodes=(*producer.nodes, node.name)), out)
+            self.views[out] = View(out, view.axes)
+            return f"folded into {producer.name}"
+        storage = self.dense(tensor, groups)
+        channels = self.shapes[storage][2]
+        weight = np.broadcast_to(scale, (channels,)).astype(np.float64).reshape(channels, 1, 1, 1)
+        bias = np.broadcast_to(shift, (channels,)).astype(np.float64)
+        self.emit(
+            Linear(node.name, (storage,), out, (node.name,), weight, bias, groups=channels), self.shapes[storage]
+        )
+        self.place(out, out, groups)
+        return "a 1x1 depthwise convolution"
+
+
+def scale_linear(layer: Linear, scale: NDArray[Any], shift: NDArray[Any]) -> Linear:
+    """A linear layer followed by a per-channel affine map, as one linear layer."""
+    o = layer.weight.shape[0]
+    k, b = np.broadcast_to(scale, (o,)).astype(np.float64), np.broadcast_to(shift, (o,)).astype(np.float64)
+    return replace(layer, weight=layer.weight * k[:, None, None, None], bias=layer.bias * k + b, exact=None)
+
+
+def _fold(layer: Layer, folded: tuple[float, float, float, float]) -> Layer | None:
+    """The layer with ``clamp(k * y + b)`` folded in, or None where it cannot."""
+    k, b, low, high = folded
+    if not isinstance(layer, Linear | Sum | Product | Average | Maximum | Slopes) or layer.clamp != OPEN:
+        return None
+    if isinstance(layer, Linear) and layer.moves:
+        return None
+    if isinstance(layer, Linear) and (k, b) != (1.0, 0.0):
+        layer = scale_linear(layer, np.float64(k), np.float64(b))
+    elif isinstance(layer, Sum) and b == 0.0:
+        layer = replace(layer, factors=(layer.factors[0] * k, layer.factors[1] * k))
+    elif (k, b) != (1.0, 0.0):
+        return None
+    if low >= high:
+        return None
+    return replace(layer, clamp=(low, high))
+
+
+def groups_of(order: Any, logical: Sequence[int]) -> Groups:
+    """Logical axes of H, W and C under `channels_first` or `channels_last`; leading ones join H."""
+    _, axes = order(logical)
+    used = {a for a in axes if a is not None}
+    rest = tuple(i for i in range(len(logical)) if i not in used)
+    h, w, c = ((a,) if a is not None else () for a in axes)
+    return (*(rest + h,), w, c)
+
+
+def _extents(logical: Sequence[int], groups: Groups) -> Shape:
+    h, w, c = (prod(logical[a] for a in group) for group in groups)
+    return h, w, c
+
+
+def _regroup(view: View, groups: Groups) -> View:
+    """The view with its factors grouped as H, W and C."""
+    return View(view.storage, tuple(tuple(f for a in group for f in view.axes[a]) for group in groups))
+
+
+def _pixelwise(*offsets: NDArray[np.int64]) -> bool:
+    """Whether every pixel reads with the same offsets."""
+    return all(bool(np.all(o == o[:1, :1])) for o in offsets)
+
+
+_RUNS_THERE = "it runs on the host, in onnxruntime"
+HOST_ONLY: Mapping[str, Reason] = {
+    "Softmax": ("an exponential over a sum is no 8-bit operation of the DPU", _RUNS_THERE + "; a final Softmax can be left out: it does not change the order"),
+    "LayerNormalization": ("normalisation over channels needs more than 8 bits", _RUNS_THERE),
+    "LRN": ("normalisation over neighbouring channels needs more than 8 bits", _RUNS_THERE + "; use batch normalisation, which folds away"),
+    "NonMaxSuppression": ("sorting is no DPU operation", _RUNS_THERE),
+    "TopK": ("sorting is no DPU operation", _RUNS_THERE),
+    "LSTM": ("recurrence is no DPU operation", _RUNS_THERE),
+    "GRU": ("recurrence is no DPU operation", _RUNS_THERE),
+    "If": ("control flow is no DPU operation", _RUNS_THERE),
+    "Loop": ("control flow is no DPU operation", _RUNS_THERE),
+}
