@@ -1,0 +1,368 @@
+"""The scheduler: which layers run together, how, and where their maps live.
+
+1. `Costing` prices candidates for every run of consecutive layers: strip heights, loop orders, weights resident or
+   streamed.
+2. Dynamic programming over the cuts between groups picks the cheapest sequence for the objective.
+3. Maps between groups stay on chip where they fit; placement decides, and spills the largest map where it must.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..ir.arch import Arch
+from ..ir.errors import ScheduleError
+from ..ir.graph import Graph, Pool, PRelu, Resize, Table
+from ..ir.isa import Engine
+from ..ir.layout import blocks
+from ..ir.tile import Group, Ring, Statement, TileProgram
+from .candidates import Candidate, Costing
+from .layers import Layer, make_layers
+from .place import Floor, Users, Wanted, place_group
+
+__all__ = ["Objective", "Options", "plan_tiling"]
+
+Objective = Literal["latency", "energy", "edp"]
+
+_RESIDENT_SHARE = 0.3
+"""Share of the map memory up to which dynamic programming takes a map between groups to stay on chip; placement decides."""
+_CHUNKS = 4
+"""Output chunks of a layer whose weights stream: the next chunk loads, and a depthwise layer starts, behind the first."""
+_LEAST_BUSY = 256
+"""Cycles below which an instruction is not cut further: start-up and drain are about 30."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How far the scheduler goes.
+
+    Parameters
+    ----------
+    fuse : int
+        Most layers in a depth-first group; 1 turns fusion off.
+    keep_maps : bool
+        Keep maps on chip between groups.
+    save_all : bool
+        Write every layer's map to DRAM as well, so that every byte can be compared.
+    fold_tables : bool
+        Look tables up in the drain of the convolution before them.
+    strip_rows : int
+        Strip height of multi-layer groups; 0 lets the scheduler choose.
+    """
+
+    fuse: int = 5
+    keep_maps: bool = True
+    save_all: bool = False
+    fold_tables: bool = True
+    strip_rows: int = 0
+
+
+def plan_tiling(
+    graph: Graph, arch: Arch, *, objective: Objective = "latency", dram_bytes_per_cycle: float = float("inf"), options: Options | None = None
+) -> tuple[TileProgram, tuple[Layer, ...]]:
+    """Schedule a graph.
+
+    Returns
+    -------
+    (TileProgram, layers)
+
+    Raises
+    ------
+    ScheduleError
+        A layer does not fit the machine in any tile.
+    """
+    if objective not in get_args(Objective):
+        raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
+    options = options or Options()
+    layers = make_layers(graph, arch, fold_tables=options.fold_tables and not options.save_all)
+    return _Planner(graph, arch, layers, objective, dram_bytes_per_cycle, options).run(), layers
+
+
+class _Planner:
+    def __init__(
+        self, graph: Graph, arch: Arch, layers: tuple[Layer, ...], objective: Objective, bandwidth: float, options: Options
+    ) -> None:
+        self.graph, self.arch, self.layers, self.objective, self.options = graph, arch, layers, objective, options
+        self.costing = Costing(graph, arch, layers, bandwidth)
+        self.readers: dict[str, list[int]] = {t: [] for t in graph.tensors}
+        self.maker = {layer.output: i for i, layer in enumerate(layers)}
+        for i, layer in enumerate(layers):
+            for t in dict.fromkeys(layer.inputs):
+                self.readers[t].append(i)
+        self.spilled = {t for t in graph.tensors if not self._may_stay(t)}
+        self.memo: dict[tuple[object, ...], Candidate | None] = {}
+
+    def _may_stay(self, tensor: str) -> bool:
+        """A map can stay on chip between groups: it is made here, fits a map group, and no view needs it in DRAM."""
+        if not self.options.keep_maps or tensor not in self.maker or not self.readers[tensor]:
+            return False
+        viewed = self.layers[self.maker[tensor]].engine is None or any(self.layers[i].engine is None for i in self.readers[tensor])
+        return not viewed and self.costing.map_words(tensor) <= self.arch.group_words
+
+    # -- dynamic programming over cuts -------------------------------------------------------------------------------
+    def run(self) -> TileProgram:
+        share = _RESIDENT_SHARE * self.arch.group_words * self.arch.maps.groups
+        hopeful = {t for t in self.graph.tensors if t not in self.spilled and self.costing.map_words(t) <= share}
+        groups = self._cuts(hopeful)
+        fused_limit = self.options.fuse
+        while True:
+            placed = self._place(groups)
+            if not isinstance(placed, _Misfit):
+                return TileProgram(self.graph.name, self.arch.design_hash, tuple(placed))
+            if placed.spill is not None:
+                self.spilled.add(placed.spill)
+                hopeful.discard(placed.spill)
+            elif placed.group is not None and len(groups[placed.group]) > 1:
+                g = placed.group
+                groups = [*groups[:g], *([i] for i in groups[g]), *groups[g + 1 :]]
+            else:
+                fused_limit = 1
+                raise self._does_not_fit(self.layers[groups[placed.group or 0][0]])
+
+    def _cuts(self, hopeful: set[str]) -> list[list[int]]:
+        n = len(self.layers)
+        best = [0.0] + [float("inf")] * n
+        back = [0] * (n + 1)
+        for j in range(1, n + 1):
+            for i in range(j - 1, max(-1, j - 1 - self.options.fuse), -1):
+                if j - i > 1 and any(layer.engine is None for layer in self.layers[i:j]):
+                    break
+                found = self._best(i, j, hopeful)
+                if found is None and j - i > 1:
+                    continue
+                cost = self._value(found) if found is not None else 1e15
+                if best[i] + cost < best[j]:
+                    best[j], back[j] = best[i] + cost, i
+        cuts, j = [], n
+        while j:
+            cuts.append(list(range(back[j], j)))
+            j = back[j]
+        return cuts[::-1]
+
+    def _value(self, c: Candidate) -> float:
+        per_byte = 1 / self.costing.bandwidth
+        if self.objective == "latency":
+            return c.cycles + 0.05 * c.dram_bytes * per_byte
+        if self.objective == "energy":
+            return c.dram_bytes * per_byte + 0.01 * c.cycles
+        return c.cycles + c.dram_bytes * per_byte
+
+    def _outside(self, i: int, j: int) -> set[str]:
+        """Maps of layers i..j-1 that are wanted afterwards."""
+        wanted = set()
+        for layer in self.layers[i:j]:
+            t = layer.output
+            if t in self.graph.outputs or any(r >= j for r in self.readers[t]) or self.options.save_all:
+                wanted.add(t)
+        return wanted
+
+    def _best(self, i: int, j: int, stay: set[str], room: int | None = None) -> Candidate | None:
+        """The best candidate for layers i..j-1 if the maps in `stay` are on chip; `room`: map words to be had."""
+        touched = frozenset(t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay)
+        key = (i, j, touched, room)
+        if key not in self.memo:
+            self.memo[key] = self._search(i, j, set(touched), room)
+        return self.memo[key]
+
+    def _search(self, i: int, j: int, stay: set[str], room: int | None) -> Candidate | None:
+        layers, costing = self.layers[i:j], self.costing
+        capacity = self.arch.group_words * self.arch.maps.groups * 9 // 10 if room is None else room
+        outputs = self._outside(i, j)
+        kept = stay & outputs
+        saves = tuple(
+            layer.output
+            for layer in layers
+            if layer.output in outputs
+            and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
+        )
+        sources = sum(costing.map_words(t) for t in stay if t not in outputs)
+        height, width, _ = self.graph.tensors[layers[-1].output].shape
+        best: Candidate | None = None
+        for rows in self._heights(height, len(layers)):
+            for settings in self._settings(layers, rows, height, width):
+                c = costing.candidate(layers, outputs, kept | (stay - {x.output for x in layers}), saves, rows, **settings)
+                if c is None or c.least_words + (sources if room is None else 0) > capacity:
+                    continue
+                if best is None or self._value(c) < self._value(best):
+                    best = c
+        if best is None and len(layers) == 1:
+            best = self._tiled(layers, outputs, saves, height, width, capacity, kept | (stay - {x.output for x in layers}))
+        return best
+
+    def _heights(self, height: int, count: int) -> list[int]:
+        if count > 1 and self.options.strip_rows:
+            return [min(self.options.strip_rows, height)]
+        return [h for h in self.costing.heights(height) if count == 1 or h < height]
+
+    def _settings(self, layers: tuple[Layer, ...], rows: int, height: int, width: int) -> list[dict[str, object]]:
+        """Residency, order and chunks worth trying for this strip height."""
+        del width
+        single = len(layers) == 1
+        strips = -(-height // rows)
+        chunk = {layer.name: self._chunk(layer) for layer in layers}
+        if strips == 1:
+            return [{"resident": False, "chunk": chunk}]
+        settings: list[dict[str, object]] = [{"resident": True}]
+        if single and layers[0].engine == Engine.CONV:
+            settings.append({"resident": False, "chunk": chunk})
+            if self._aligned(layers[0], chunk[layers[0].name]):
+                settings.append({"resident": True, "order": "chunks", "chunk": chunk})
+        elif single and layers[0].engine == Engine.DWC:
+            settings.append({"resident": False, "chunk": chunk})
+        return settings
+
+    def _aligned(self, layer: Layer, chunk: int) -> bool:
+        """Chunks of output channels that are whole map blocks and one part: they can be saved one by one."""
+        return bool(chunk) and len(layer.parts) == 1 and chunk * self.arch.conv.oc % self.arch.lanes == 0
+
+    def _chunk(self, layer: Layer) -> int:
+        """Output blocks a chunk, for weights that stream: a fraction of the memory, and of the layer."""
+        if not layer.parts:
+            return 0
+        shape = self.graph.tensors[layer.output].shape
+        widest = max(len(part.bias) for part in layer.parts)
+        if layer.engine == Engine.DWC:
+            record = max(1 + -(-part.window.taps // 8) for part in layer.parts)
+            total, memory = blocks(widest, self.arch.lanes), self.arch.depthwise_words
+        else:
+            record = max(self.costing.record_words(layer, part) for part in layer.parts)
+            total, memory = blocks(widest, self.arch.conv.oc), self.arch.weight_words
+        fits = max(1, memory // 4 // record)
+        busy = self.costing.busy(layer, shape[0], shape[1])
+        pieces = max(1, min(_CHUNKS, busy // _LEAST_BUSY))
+        chunk = min(fits, -(-total // pieces))
+        step = self.arch.lanes // _gcd(self.arch.lanes, self.arch.conv.oc)
+        if layer.engine != Engine.DWC and chunk > step:
+            chunk = chunk // step * step
+        return 0 if chunk >= total else chunk
+
+    def _tiled(
+        self, layers: tuple[Layer, ...], outputs: set[str], saves: tuple[str, ...], height: int, width: int, capacity: int, stay: set[str]
+    ) -> Candidate | None:
+        """Column tiles for a map whose rows are too wide for a map group."""
+        for parts in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
+            cols = -(-width // parts)
+            if cols >= self.arch.conv.pixels:
+                cols = -(-cols // self.arch.conv.pixels) * self.arch.conv.pixels
+            best: Candidate | None = None
+            for rows in self._heights(height, 1):
+                for settings in self._settings(layers, rows, height, width):
+                    if settings.get("order") == "chunks":
+                        continue
+                    c = self.costing.candidate(layers, outputs, stay - outputs, (layers[0].output,), rows, cols=cols, **settings)  # type: ignore[arg-type]
+                    if c is not None and c.least_words <= capacity and (best is None or self._value(c) < self._value(best)):
+                        best = c
+            if best is not None:
+                return best
+        return None
+
+    # -- placement ---------------------------------------------------------------------------------------------------
+    def _place(self, groups: list[list[int]]) -> list[Group] | _Misfit:
+        group_of = {i: g for g, members in enumerate(groups) for i in members}
+        floor = Floor(self.arch)
+        crossing: dict[str, int] = {}  # resident maps between groups, with their last group
+        for t, i in self.maker.items():
+            last = max((group_of[r] for r in self.readers[t]), default=-1)
+            if last > group_of[i] and t not in self.spilled:
+                crossing[t] = last
+        out: list[Group] = []
+        for g, members in enumerate(groups):
+            floor.retire(g)
+            i, j = members[0], members[-1] + 1
+            if self.layers[i].engine is None:
+                out.append(self._view(self.layers[i]))
+                continue
+            here = {t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output)}
+            stay = {t for t in crossing if t in here}
+            taken = sum(a.stop - a.base for group in floor.live for a in group)
+            room = self.arch.group_words * self.arch.maps.groups - taken
+            rings = None
+            while rings is None:
+                c = self._best(i, j, stay, room)
+                if c is None:
+                    break
+                if c.cols < self.graph.tensors[c.layers[-1].output].shape[1]:
+                    stay -= set(c.rings)
+                rings = place_group(floor, self._wanted(c, stay, g, crossing))
+                room = min(room, c.least_words) - 1
+            if rings is None or c is None:
+                alive = [(a.stop - a.base, a.tensor) for group in floor.live for a in group if a.tensor in crossing]
+                mine = [(self.costing.map_words(t), t) for t in stay if self.maker[t] in members]
+                if alive or mine:
+                    return _Misfit(spill=max([*alive, *mine])[1])
+                return _Misfit(group=g)
+            out.append(self._group(c, rings, stay))
+        return out
+
+    def _wanted(self, c: Candidate, stay: set[str], g: int, crossing: dict[str, int]) -> list[Wanted]:
+        writer = {layer.output: (layer.engine or Engine.LOAD).name for layer in c.layers}
+        wanted = []
+        for t, need in c.rings.items():
+            readers = {(layer.engine or Engine.SAVE).name for layer in c.layers if t in layer.inputs}
+            readers |= {"SAVE"} if t in c.saves else set()
+            users = Users(writer.get(t, "LOAD"), frozenset(readers))
+            resident = t in stay and t in writer
+            wanted.append(Wanted(t, need, users, crossing[t] if resident else g, resident))
+        return wanted
+
+    def _group(self, c: Candidate, rings: dict[str, Ring], stay: set[str]) -> Group:
+        del stay
+        graph = self.graph
+        height, width, _ = graph.tensors[c.layers[-1].output].shape
+        body: list[Statement] = []
+        loaded: set[str] = set()
+        for layer in c.layers:
+            for t in dict.fromkeys(layer.inputs):
+                if t in c.loads and t not in loaded:
+                    loaded.add(t)
+                    body.append(Statement("load", t, graph.tensors[t].shape, ring=rings[t], stage=c.strips.stage[t]))
+            assert layer.engine is not None
+            constants = bool(layer.parts) or isinstance(layer.op, (Table, PRelu, Resize, Pool))
+            weights = ("resident" if c.resident and c.strips.count > 1 else "stream") if layer.parts else ("resident" if constants else "")
+            if isinstance(layer.op, Pool) and layer.op.kind == "max":
+                weights = ""
+            body.append(
+                Statement(
+                    layer.engine.name.lower(), layer.output, graph.tensors[layer.output].shape, layer.name, layer.inputs,
+                    rings[layer.output], c.strips.stage[layer.output], c.chunk.get(layer.name, 0), weights,
+                )
+            )  # fmt: skip
+            if layer.output in c.saves:
+                body.append(Statement("save", layer.output, (0, 0, 0), stage=c.strips.stage[layer.output]))
+        name = c.layers[0].name if len(c.layers) == 1 else f"{c.layers[0].name} .. {c.layers[-1].name}"
+        return Group(name, height, c.rows, width, c.cols, c.order, tuple(body))
+
+    def _view(self, layer: Layer) -> Group:
+        shape = self.graph.tensors[layer.output].shape
+        statement = Statement("view", layer.output, shape, layer.name, layer.inputs)
+        return Group(layer.name, shape[0], shape[0], shape[1], shape[1], "strips", (statement,))
+
+    def _does_not_fit(self, layer: Layer) -> ScheduleError:
+        need = max(
+            (self.costing.map_words(t) // max(1, self.graph.tensors[t].shape[0]) for t in (*layer.inputs, layer.output)), default=0
+        )
+        return ScheduleError(
+            f"{layer.name}: no tile fits {self.arch.name}: a row of its widest map takes {need} map words, a map group holds "
+            f"{self.arch.group_words}; weights take {self.costing.weight_words(layer)[0]} words of {self.arch.weight_words}; raise maps.kib or weights.kib, "
+            "or take fewer map groups",
+            node=layer.name,
+            demand=need,
+            bound=self.arch.group_words,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    """Placement failed: spill this map, or split this group."""
+
+    spill: str | None = None
+    group: int | None = None
+
+
+def _gcd(a: int, b: int) -> int:
+    while b:
+        a, b = b, a % b
+    return a
+
+
