@@ -104,8 +104,8 @@ def quantize(
 ) -> None:
     """Make the int8 network once, with the signal to noise ratio of each layer."""
     from .api import find, load_int8
-    from .archive import pack
     from .folder import write_whole
+    from .stored import pack_model
 
     with staged(common) as stage:
         stage("read the network")
@@ -122,7 +122,7 @@ def quantize(
             bias_correction=bias_correction,
         )
     path = output or Path(f"{int8.name}.int8.npz")
-    write_whole(path, pack(int8))
+    write_whole(path, pack_model(int8))
 
     def text() -> str:
         lines = [

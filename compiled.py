@@ -299,10 +299,9 @@ def plan_segments(
     ScheduleError
         A layer does not fit the machine.
     """
-    from .frontend import DpuSegment
     from .scheduler import Options, schedule
 
-    graphs = [s.graph for s in model.segments if isinstance(s, DpuSegment)]
+    graphs = model.graphs
     if not graphs:
         raise ModelError(
             f"{model.name}: no operator runs on the DPU, so there is no program; `tilewright check` names each one's reason"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from .scheduler import Place, Plan, lower
 if TYPE_CHECKING:
     from .frontend import Model
 
-__all__ = ["SCHEMA", "load", "load_model", "save"]
+__all__ = ["SCHEMA", "load", "load_model", "pack_model", "save"]
 
 SCHEMA = "tilewright.compiled/1"
 """Raised whenever a folder of this version cannot be read by the one before."""
@@ -32,7 +32,10 @@ SCHEMA = "tilewright.compiled/1"
 
 def save(compiled: Compiled, folder: Path) -> tuple[str, ...]:
     """Write the files into an existing folder; their names."""
-    files: dict[str, bytes] = {"arch.toml": compiled.arch.toml().encode(), "model.npz": pack(compiled.model)}
+    files: dict[str, bytes] = {
+        "arch.toml": compiled.arch.toml().encode(),
+        "model.npz": pack_model(compiled.model),
+    }
     segments = []
     for i, plan in enumerate(compiled.plans):
         names = _names(i)
@@ -69,7 +72,7 @@ def load(folder: Path) -> Compiled:
     settings = _settings(folder)
     arch = Arch.load(folder / "arch.toml")
     model = load_model(folder / "model.npz")
-    graphs = [segment.graph for segment in model.segments if hasattr(segment, "graph")]
+    graphs = model.graphs
     if len(graphs) != len(settings["segments"]):
         raise ReportError(
             f"{folder}: compiled.json lists {len(settings['segments'])} DPU segments, model.npz has {len(graphs)}; "
@@ -130,17 +133,77 @@ def _read(path: Path) -> bytes:
         raise ReportError(f"{path}: cannot be read ({error.strerror}); compile again") from None
 
 
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """An int8 network at rest: what running it needs, without the float original."""
+
+    name: str
+    segments: tuple[Any, ...]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    calibration: str
+    mode: str
+    quants: dict[str, Any]
+    opsets: dict[str, int]
+    fixed: dict[str, Any]
+    sqnr_db: dict[str, float]
+
+
+def pack_model(model: Model) -> bytes:
+    """An int8 network as the bytes that `load_model` reads; noise of layers is kept where it was measured."""
+    ports = {p.name for p in (*model.inputs, *model.outputs)}
+    return pack(
+        _Network(
+            name=model.name,
+            segments=model.segments,
+            inputs=model.inputs,
+            outputs=model.outputs,
+            calibration=model.calibration,
+            mode=model.mode,
+            quants={name: quant for name, quant in model.network.quants.items() if name in ports},
+            opsets=dict(model.network.opsets),
+            fixed=dict(model.fixed),
+            sqnr_db=dict(vars(model).get("sqnr_db", {})),
+        )
+    )
+
+
 def load_model(path: Path) -> Model:
-    """An int8 network that `archive.pack` wrote; ReportError where the file is none."""
-    from .frontend import DpuSegment, HostSegment, Model
-    from .frontend.network import Port
+    """An int8 network that `pack_model` wrote; ReportError where the file is none."""
+    from .frontend.model import Border, DpuSegment, HostSegment, Model
+    from .frontend.network import Network, Port
+    from .frontend.views import View
     from .ir import graph as g
 
     values = [v for v in vars(g).values() if isinstance(v, type) and v.__module__ == g.__name__]
-    model = unpack(_read(path), [Model, DpuSegment, HostSegment, Port, *values], where=str(path))
-    if not isinstance(model, Model):
-        raise ReportError(f"{path}: holds a {type(model).__name__}, want a Model; compile again")
-    return model
+    known = [_Network, Border, DpuSegment, HostSegment, Port, View, *values]
+    rest = unpack(_read(path), known, where=str(path))
+    if not isinstance(rest, _Network):
+        raise ReportError(f"{path}: holds a {type(rest).__name__}, want a network; compile again")
+    network = Network(
+        name=rest.name,
+        nodes=(),
+        constants={},
+        shapes={},
+        inputs=rest.inputs,
+        outputs=rest.outputs,
+        quants=rest.quants,
+        weights={},
+        types={},
+        source=b"",
+        opsets=rest.opsets,
+    )
+    return Model(
+        name=rest.name,
+        segments=rest.segments,
+        inputs=rest.inputs,
+        outputs=rest.outputs,
+        calibration=rest.calibration,  # type: ignore[arg-type]
+        mode=rest.mode,
+        network=network,
+        measure_sqnr=lambda model: rest.sqnr_db,
+        fixed=rest.fixed,
+    )
 
 
 def _load_plan(folder: Path, index: int, graph: Graph, arch: Arch, entry: dict[str, Any]) -> Plan:
