@@ -6,7 +6,7 @@ ships labels, the score says how far the quantised network agrees with the float
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -37,14 +37,14 @@ class Task:
     calibration, inputs : callable
         Batches of inputs in ONNX layout; the first axis counts samples.
     score : callable
-        Of a run's outputs and the float network's outputs on the same inputs; 1 is perfect, save where the
-        metric says dB.
+        Of a run's outputs, the float network's outputs on the same inputs, and which of `inputs` they are;
+        1 is perfect, save where the metric says dB.
     """
 
     metric: str
     calibration: Callable[[], Array]
     inputs: Callable[[], Array]
-    score: Callable[[Outputs, Outputs], float]
+    score: Callable[[Outputs, Outputs, Sequence[int]], float]
 
 
 def _chw(pixels: Array) -> Array:
@@ -57,18 +57,19 @@ def _imagenet(pixels: Array) -> Array:
     return _chw((np.asarray(pixels) / 255 - mean) / deviation)
 
 
-def _accuracy(labels: Callable[[], list[int]]) -> Callable[[Outputs, Outputs], float]:
-    def score(outputs: Outputs, _: Outputs) -> float:
-        return float(np.mean([int(o[0].argmax()) == want for o, want in zip(outputs, labels(), strict=True)]))
+def _accuracy(labels: Callable[[], list[int]]) -> Callable[[Outputs, Outputs, Sequence[int]], float]:
+    def score(outputs: Outputs, _: Outputs, chosen: Sequence[int]) -> float:
+        wanted = np.array(labels())[list(chosen)]
+        return float(np.mean([int(o[0].argmax()) == w for o, w in zip(outputs, wanted, strict=True)]))
 
     return score
 
 
-def _agreement(outputs: Outputs, reference: Outputs) -> float:
+def _agreement(outputs: Outputs, reference: Outputs, _: Sequence[int]) -> float:
     return float(np.mean([o[0].argmax() == r[0].argmax() for o, r in zip(outputs, reference, strict=True)]))
 
 
-def _output_sqnr(outputs: Outputs, reference: Outputs) -> float:
+def _output_sqnr(outputs: Outputs, reference: Outputs, _: Sequence[int]) -> float:
     """Signal to quantisation noise over all outputs, in dB."""
     ours, theirs = (
         np.concatenate([o[0].ravel() for o in side]).astype(np.float64) for side in (outputs, reference)
@@ -192,9 +193,10 @@ def _distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def _character_accuracy(outputs: Outputs, _: Outputs) -> float:
+def _character_accuracy(outputs: Outputs, _: Outputs, chosen: Sequence[int]) -> float:
     """1 - character error rate."""
-    texts = _texts(105, len(outputs))
+    every = _texts(105, 60)
+    texts = [every[i] for i in chosen]
     errors = sum(_distance(_spoken(o[0]), t) for o, t in zip(outputs, texts, strict=True))
     return 1 - errors / sum(map(len, texts))
 
@@ -283,8 +285,9 @@ def _text_boxes(outputs: list[Array]) -> Boxes:
     return np.array(rows, np.float64).reshape(-1, 6)
 
 
-def _text_f1(outputs: Outputs, _: Outputs) -> float:
-    wanted = [np.array([[*b, 1, 0] for b in boxes]) for _, boxes in _pages(107, len(outputs), SCORED_FACES)]
+def _text_f1(outputs: Outputs, _: Outputs, chosen: Sequence[int]) -> float:
+    pages = _pages(107, 8, SCORED_FACES)
+    wanted = [np.array([[*b, 1, 0] for b in pages[i][1]]) for i in chosen]
     return _f1([_text_boxes(o) for o in outputs], wanted, 0.5)
 
 
@@ -346,8 +349,8 @@ def _face_boxes(outputs: list[Array]) -> Boxes:
     return _suppressed(np.array(rows, np.float64).reshape(-1, 6), 0.3)
 
 
-def _face_f1(outputs: Outputs, _: Outputs) -> float:
-    return _f1([_face_boxes(o) for o in outputs], _portraits()[1], 0.4)
+def _face_f1(outputs: Outputs, _: Outputs, chosen: Sequence[int]) -> float:
+    return _f1([_face_boxes(o) for o in outputs], [_portraits()[1][i] for i in chosen], 0.4)
 
 
 @cache
@@ -376,7 +379,7 @@ def _yolo_boxes(outputs: list[Array]) -> Boxes:
     return _suppressed(boxes, 0.45)
 
 
-def _yolo_f1(outputs: Outputs, reference: Outputs) -> float:
+def _yolo_f1(outputs: Outputs, reference: Outputs, _: Sequence[int]) -> float:
     return _f1([_yolo_boxes(o) for o in outputs], [_yolo_boxes(r) for r in reference], 0.5)
 
 
