@@ -1,1 +1,23 @@
-"""."""
+"""Reports: result values in; a screen, JSON, CSV, a trace, figures and one self-contained page out."""
+
+from __future__ import annotations
+
+from .files import write
+from .result import Exact, HostSegment, ModelFacts, ResourceUse, Result, Segment, merge
+from .terminal import screen
+from .verdict import Lever, Verdict, verdict
+
+__all__ = [
+    "Exact",
+    "HostSegment",
+    "Lever",
+    "ModelFacts",
+    "ResourceUse",
+    "Result",
+    "Segment",
+    "Verdict",
+    "merge",
+    "screen",
+    "verdict",
+    "write",
+]

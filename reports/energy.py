@@ -26,11 +26,14 @@ class EnergyLine:
         DRAM, a byte.
     intensity : float
         Of the network, operations a byte; 0 where nothing moves or nothing is computed.
+    static_pj : float
+        The part of `op_pj` that flows whatever runs; the energies of layers leave it out.
     """
 
     op_pj: float
     byte_pj: float
     intensity: float
+    static_pj: float = 0.0
 
     @property
     def balance(self) -> float:
@@ -40,6 +43,10 @@ class EnergyLine:
     def at(self, intensity: float) -> float:
         """Picojoules an operation at this intensity."""
         return self.op_pj + self.byte_pj / intensity
+
+    def dynamic(self, intensity: float) -> float:
+        """The same without `static_pj`."""
+        return self.at(intensity) - self.static_pj
 
     def __str__(self) -> str:
         return f"{self.op_pj:.3g} pJ/op + {self.byte_pj:.3g} pJ/B / intensity"
@@ -54,4 +61,5 @@ def energy_line(result: Result) -> EnergyLine:
         op_pj=1e9 * (total.energy.total_mj - dram) / ops if ops else 0.0,
         byte_pj=1e9 * dram / moved if moved else 0.0,
         intensity=ops / moved if ops and moved else 0.0,
+        static_pj=1e9 * total.energy.components.get("static", 0.0) / ops if ops else 0.0,
     )

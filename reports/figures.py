@@ -86,7 +86,7 @@ def roofline(result: Result, figure: Figure) -> None:
     onchip = sum(x.onchip_total for x in layers)
     panels = (
         (left, "DRAM", result.dram_bytes_per_cycle, [x.dram_intensity for x in layers], total.dram_bytes["total"]),
-        (right, "On-chip", result.onchip_bytes_per_cycle, [x.onchip_intensity for x in layers], onchip),
+        (right, "on-chip", result.onchip_bytes_per_cycle, [x.onchip_intensity for x in layers], onchip),
     )
     for axes, memory, bandwidth, intensities, moved in panels:
         _roofs(axes, result, memory, bandwidth * total.clock_mhz / 1e3, intensities)
@@ -114,13 +114,15 @@ def roofline(result: Result, figure: Figure) -> None:
                 fontsize=8,
                 weight="bold",
             )
-        _names(axes, layers, intensities, edge)
         axes.set_xlabel(f"operational intensity, operations per {memory} byte (a MAC = 2)")
     left.set_ylabel("10⁹ operations a second")
+    figure.draw_without_rendering()  # lays the axes out, so that names can avoid one another
+    for axes, _, _, intensities, _ in panels:
+        _names(axes, layers, intensities)
     left.set_title("Against DRAM traffic")
     right.set_title("Against on-chip traffic")
     figure.suptitle(
-        f"{shorten(result.model.name, 40)} on {plain(result.arch.name)}: {total.gops:,.0f} GOP/s, {total.claim}",
+        f"{_title(result, 40)} on {plain(result.arch.name)}: {total.gops:,.0f} GOP/s, {total.claim}",
         x=0.01,
         ha="left",
         weight="bold",
@@ -136,8 +138,7 @@ def _roofs(axes: Axes, result: Result, memory: str, bandwidth: float, intensitie
     finite = [i for i in intensities if isfinite(i) and i > 0] + [top / bandwidth]
     low, high = min(finite) / 3, max(finite) * 4
     gops = [x.gops for x in accounts(result) if x.gops] + [result.total.gops or top]
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _logarithmic(axes)
     axes.set_xlim(low, high)
     axes.set_ylim(max(min(gops) / 2, top / 1e5), top * 2)
     axes.plot([low, top / bandwidth], [low * bandwidth, top], color=INK, linewidth=1.4, zorder=2)
@@ -156,7 +157,7 @@ def _roofs(axes: Axes, result: Result, memory: str, bandwidth: float, intensitie
     axes.text(
         at,
         at * bandwidth * 1.15,
-        f"{memory} {bandwidth:,.1f} GB/s",
+        f"{memory} {bandwidth:,.4g} GB/s",
         rotation=degrees(atan(bandwidth)),
         rotation_mode="anchor",
         transform_rotates_text=True,
@@ -164,24 +165,40 @@ def _roofs(axes: Axes, result: Result, memory: str, bandwidth: float, intensitie
     )
 
 
-def _names(axes: Axes, layers: list[LayerAccount], intensities: list[float], edge: float) -> None:
+def _logarithmic(axes: Axes) -> None:
+    """Both axes, with numbers a reader can say: 1, 10, 100, and 2 and 5 between them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.6g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _names(axes: Axes, layers: list[LayerAccount], intensities: list[float]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    edge = axes.get_xlim()[1]
     longest = sorted(range(len(layers)), key=lambda i: (-layers[i].share, i))[:LABELLED]
     taken: list[tuple[float, float]] = []
     for i in longest:
         x, intensity = layers[i], min(intensities[i], edge * 0.92)
         px, py = axes.transData.transform((intensity, x.gops))
-        if any(abs(px - qx) < 70 and abs(py - qy) < 12 for qx, qy in taken):
+        if any(abs(px - qx) < 130 and abs(py - qy) < 12 for qx, qy in taken):
             continue  # two names on one another help nobody
         taken.append((px, py))
+        near = px - axes.bbox.x0 < 130
         axes.annotate(
-            _latin(shorten(x.layer.name, 20)),
+            _latin(shorten(x.layer.name, 24)),
             (intensity, x.gops),
             textcoords="offset points",
-            xytext=(-6, 6),
-            ha="right",
+            xytext=(7 if near else -7, 5),
+            ha="left" if near else "right",
             fontsize=7,
             color=MUTED,
             zorder=6,
+            path_effects=[withStroke(linewidth=2.2, foreground="white")],
         )
 
 
@@ -193,11 +210,20 @@ def energy_roofline(result: Result, figure: Figure) -> None:
     points = [(x, 1e9 * x.energy_mj / x.ops) for x in layers]
     finite = [x.dram_intensity for x in layers if isfinite(x.dram_intensity)] + [line.balance or 1.0, line.intensity or 1.0]
     low, high = min(finite) / 3, max(finite) * 4
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _logarithmic(axes)
     axes.set_xlim(low, high)
     xs = [low * (high / low) ** (i / 200) for i in range(201)]
     axes.plot(xs, [line.at(x) for x in xs], color=INK, linewidth=1.6, zorder=4)
+    axes.plot(xs, [line.dynamic(x) for x in xs], color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)), zorder=2)
+    axes.annotate(
+        "without static energy, as the layers are",
+        (xs[-1], line.dynamic(xs[-1])),
+        textcoords="offset points",
+        xytext=(-2, -11),
+        ha="right",
+        fontsize=8,
+        color=MUTED,
+    )
     for x, pj in points:
         inside = isfinite(x.dram_intensity)
         axes.scatter(
@@ -215,7 +241,7 @@ def energy_roofline(result: Result, figure: Figure) -> None:
     _energy_notes(axes, line)
     axes.set_xlabel("operational intensity, operations per DRAM byte (a MAC = 2)")
     axes.set_ylabel("picojoules an operation")
-    axes.set_title(f"{shorten(result.model.name, 32)} on {plain(result.arch.name)}: energy, {_claim(result)}")
+    axes.set_title(f"{_title(result, 32)} on {plain(result.arch.name)}: energy, {_claim(result)}")
 
 
 def _energy_notes(axes: Axes, line: EnergyLine) -> None:
@@ -264,7 +290,7 @@ def traffic(result: Result, figure: Figure) -> None:
         fontsize=8,
     )
     axes.set_xlabel("MB a frame")
-    axes.set_title(f"{shorten(result.model.name, 32)}: DRAM traffic by class, {result.total.claim}")
+    axes.set_title(f"{_title(result, 32)}: DRAM traffic by class, {result.total.claim}")
 
 
 def energy(result: Result, figure: Figure) -> None:
@@ -275,7 +301,7 @@ def energy(result: Result, figure: Figure) -> None:
     axes = figure.subplots()
     _stack(axes, rows, COMPONENTS, "mJ")
     axes.set_xlabel("mJ a frame")
-    axes.set_title(f"{shorten(result.model.name, 32)}: energy by component, {_claim(result)}")
+    axes.set_title(f"{_title(result, 32)}: energy by component, {_claim(result)}")
 
 
 def _stack(axes: Axes, rows: dict[str, dict[str, float]], colours: dict[str, str], unit: str) -> None:
@@ -314,6 +340,10 @@ def _stack(axes: Axes, rows: dict[str, dict[str, float]], colours: dict[str, str
 
 def _claim(result: Result) -> str:
     return "estimated" if result.total.energy.estimated else result.total.claim
+
+
+def _title(result: Result, limit: int) -> str:
+    return _latin(shorten(result.model.name, limit))
 
 
 def _latin(text: str) -> str:

@@ -1,0 +1,116 @@
+"""One screen: what a user wants to know first, and where the rest is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .palette import plain, shorten, si
+from .result import Result
+from .verdict import verdict
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["rows", "screen"]
+
+
+def rows(result: Result) -> list[tuple[str, str]]:
+    """Name and value of each line; `screen` and tests share it."""
+    s = result.total
+    least = s.dram_bytes["compulsory"]
+    beyond = f", {s.dram_bytes['total'] / least:.2f}× the minimum" if least else ""
+    estimated = "estimated" if s.energy.estimated else s.claim
+    spread = f" ±{s.energy.relative_uncertainty:.0%}" if s.energy.relative_uncertainty else ""
+    return [
+        ("latency", f"{s.latency_ms:.4g} ms  ({s.cycles:,} cycles at {s.clock_mhz:g} MHz, {s.claim})"),
+        ("frames a second", f"{s.fps:,.4g}"),
+        ("throughput", f"{s.gops:,.4g} GOP/s  (a MAC = 2)"),
+        ("of peak", f"{s.utilization:.1%}  of {s.macs_per_cycle:,} MACs a cycle"),
+        (
+            "DRAM",
+            f"{s.dram_bytes['total'] / 1e6:.4g} MB a frame, {s.dram_bytes['total'] / s.latency_ms / 1e6:.3g} GB/s{beyond}",
+        ),
+        ("energy", f"{s.energy.total_mj:.4g} mJ a frame  ({estimated}{spread})"),
+        ("bound", f"{s.bounds.bound_cycles:,} ≤ estimate {s.estimate_cycles:,} ≤ {s.claim} {s.cycles:,} cycles"),
+    ]
+
+
+def screen(result: Result, directory: str | Path | None = None) -> RenderableType:
+    """The summary, for ``rich.console.Console.print``.
+
+    Parameters
+    ----------
+    directory : path, optional
+        Where the files are.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    judged, twin = verdict(result), result.without_dwc
+    where = f" on {plain(result.arch.name)}" + (f", {plain(result.board)}" if result.board else "")
+    head = Text.assemble(
+        (shorten(result.model.name, 48), "bold"),
+        where,
+        (f"   {si(result.model.macs, 'MAC')}, {si(result.model.parameters, 'parameters')}", "dim"),
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=twin is not None)
+    table.add_column("", style="dim", no_wrap=True)
+    table.add_column(Text(result.arch.name))
+    other: dict[str, str] = {}
+    if twin is not None:
+        table.add_column(Text(twin.arch.name), style="dim", no_wrap=True)
+        other = _beside(result, twin)
+    for name, value in rows(result):
+        cells = [name, Text(value)]
+        table.add_row(*cells, *([Text(other.get(name, ""))] if twin is not None else []))
+    lines: list[RenderableType] = [head, Text(), table, Text(), Text(judged.sentence, style="bold")]
+    for lever in judged.levers[:3]:
+        share = lever.cycles / result.total.cycles
+        lines.append(
+            Text.assemble((f"  ≤ {share:>4.0%}  ", "bold"), f"{plain(lever.problem)}: try ", (lever.help, "italic"))
+        )
+    lines.append(Text())
+    lines += [Text.from_markup(line) for line in _notes(result)]
+    if directory is not None:
+        lines.append(Text.assemble(("files    ", "dim"), str(Path(directory) / "report.html"), ("  and beside it", "dim")))
+    return Group(*lines)
+
+
+def _beside(result: Result, twin: Result) -> dict[str, str]:
+    a, b = result.total, twin.total
+    return {
+        "latency": f"{b.latency_ms:.4g} ms  ({b.cycles / a.cycles:.2f}× as long)",
+        "frames a second": f"{b.fps:,.4g}",
+        "throughput": f"{b.gops:,.4g} GOP/s",
+        "of peak": f"{b.utilization:.1%}",
+        "DRAM": f"{b.dram_bytes['total'] / 1e6:.4g} MB",
+        "energy": f"{b.energy.total_mj:.4g} mJ",
+        "bound": f"{b.bounds.bound_cycles:,} cycles",
+    }
+
+
+def _notes(result: Result) -> list[str]:
+    out = []
+    if result.exact is not None:
+        e = result.exact
+        colour = "red" if e.bytes_differing else "green"
+        out.append(
+            f"[dim]values[/]   [{colour}]{e.bytes_differing:,} of {e.bytes_compared:,} bytes differ[/] "
+            "(emulated words against the integer reference)"
+        )
+    if result.calibration == "synthetic":
+        out.append("[dim]quantised[/] on [yellow]synthetic[/] data: cycles, bytes and energy are valid, accuracy is not")
+    if result.host_segments:
+        nodes = sum(len(h.nodes) for h in result.host_segments)
+        out.append(f"[dim]host[/]     {nodes} operators in {len(result.host_segments)} segments, in none of these numbers")
+    if result.misfits:
+        out.append(f"[dim]board[/]    [red]does not fit[/]: {_escape(result.misfits[0])}")
+    return out
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(plain(text))
