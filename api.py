@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .compiled import Compiled, Source, plan_segments, silent
 from .ir import board as boards
@@ -23,6 +23,7 @@ from .ir.errors import ModelError
 if TYPE_CHECKING:
     from .frontend import Calibration, Model, Network
     from .reports.result import Result
+    from .scheduler import Objective, Options
 
 __all__ = [
     "Board",
@@ -36,7 +37,6 @@ __all__ = [
     "simulate",
 ]
 
-Objective = Literal["latency", "energy", "edp"]
 ZOO = "zoo:"
 """A model's name may start with this: a network that `tilewright.zoo` builds in code."""
 
@@ -151,7 +151,7 @@ def compile(
     mode: str | None = None,
     seed: int = 0,
     set: Mapping[str, Any] | None = None,
-    options: Any = None,
+    options: Options | None = None,
     on_stage: Callable[[str], None] = silent,
 ) -> Compiled:
     """Quantise a network where it is float, and schedule it on a machine.

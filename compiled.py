@@ -18,9 +18,9 @@ from .ir.graph import Graph
 if TYPE_CHECKING:
     from .frontend import Model, Network
     from .reports.result import Exact, Result
-    from .scheduler import Plan
+    from .scheduler import Objective, Options, Plan
 
-__all__ = ["Compiled", "Source", "plan_segments", "silent"]
+__all__ = ["Compiled", "Source", "counted", "plan_segments", "silent"]
 
 Map = NDArray[np.int8]
 Feeds = Mapping[str, NDArray[Any]]
@@ -69,7 +69,7 @@ class Compiled:
     board: Board
     dram: str
     plans: tuple[Plan, ...]
-    objective: str = "latency"
+    objective: Objective = "latency"
     seed: int = 0
     source: Source = Source()
 
@@ -219,7 +219,7 @@ class Compiled:
         *,
         board: Board | None = None,
         dram: str | None = None,
-        objective: str | None = None,
+        objective: Objective | None = None,
         on_stage: Callable[[str], None] = silent,
     ) -> Compiled:
         """The same int8 network scheduled for another machine; a new board brings its memory unless `dram` is given."""
@@ -280,8 +280,8 @@ def plan_segments(
     arch: Arch,
     *,
     dram: str,
-    objective: str = "latency",
-    options: Any = None,
+    objective: Objective = "latency",
+    options: Options | None = None,
     on_stage: Callable[[str], None] = silent,
 ) -> tuple[Plan, ...]:
     """A program for each DPU segment of a network.
@@ -299,20 +299,28 @@ def plan_segments(
     ScheduleError
         A layer does not fit the machine.
     """
-    from .scheduler import Options, schedule
+    from .hwsim.dram import parse
+    from .scheduler import schedule
 
-    graphs = model.graphs
-    if not graphs:
+    if not model.graphs:
         raise ModelError(
             f"{model.name}: no operator runs on the DPU, so there is no program; `tilewright check` names each one's reason"
         )
+    peak = parse(dram, arch.clock_mhz).peak_bytes_per_cycle
     plans = []
-    for i, graph in enumerate(graphs):
-        on_stage(
-            f"schedule for {arch.name}" + (f", segment {i + 1} of {len(graphs)}" if len(graphs) > 1 else "")
-        )
-        plans.append(schedule(graph, arch, objective=objective, dram=dram, options=options or Options()))
+    for i, graph in enumerate(model.graphs):
+        on_stage(f"schedule for {arch.name}{counted(i, len(model.graphs))}")
+        plans.append(schedule(graph, arch, objective=objective, dram_bytes_per_cycle=peak, options=options))
     return tuple(plans)
+
+
+def counted(i: int, n: int) -> str:
+    """Which of several segments a stage is about; "" for the only one.
+
+    >>> counted(0, 3)
+    ', segment 1 of 3'
+    """
+    return f", segment {i + 1} of {n}" if n > 1 else ""
 
 
 def _noise(random: np.random.Generator, port: Any) -> NDArray[Any]:

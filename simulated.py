@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled, silent
+from .compiled import Compiled, counted, silent
 from .frontend import HostSegment
 from .hwsim import simulate
 from .hwsim.resources import resources
@@ -36,10 +36,7 @@ def result_of(
     model, arch = compiled.model, compiled.arch
     segments = []
     for i, plan in enumerate(compiled.plans):
-        on_stage(
-            f"simulate on {arch.name}"
-            + (f", segment {i + 1} of {len(compiled.plans)}" if len(compiled.plans) > 1 else "")
-        )
+        on_stage(f"simulate on {arch.name}{counted(i, len(compiled.plans))}")
         run = simulate(plan.program, arch, compiled.dram, board=compiled.board, graph=plan.graph)
         segments.append(told.Segment(run, plan.program))
     twin = None

@@ -47,6 +47,7 @@ def save(compiled: Compiled, folder: Path) -> tuple[str, ...]:
         segments.append(
             {
                 "layers": list(plan.layers),
+                "engines": list(plan.engines),
                 "places": {n: [p.offset, *p.shape] for n, p in plan.places.items()},
                 "tiling_sha256": hashlib.sha256(tiling).hexdigest(),
             }
@@ -228,4 +229,4 @@ def _load_plan(folder: Path, index: int, graph: Graph, arch: Arch, entry: dict[s
         raise ReportError(
             f"{folder / 'compiled.json'}: a graph input or output has no place in DRAM; compile again"
         )
-    return Plan(graph, arch, tiling, program, places, tuple(entry["layers"]))
+    return Plan(graph, arch, tiling, program, places, tuple(entry["layers"]), tuple(entry["engines"]))
