@@ -46,7 +46,10 @@ def refill(data: bytes, name: str) -> bytes:
     used = {i for node in kept for i in node.input}
     initializers = [t for t in graph.initializer if t.name in used]
     initializers += [numpy_helper.from_array(v, k) for k, v in weights.items()]
-    for field, chosen in ((graph.node, kept), (graph.initializer, initializers), (graph.input, [entry])):
+    # Before IR version 4 every initializer is a graph input too (onnx/docs/IR.md).
+    inputs = [entry]
+    inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in initializers]
+    for field, chosen in ((graph.node, kept), (graph.initializer, initializers), (graph.input, inputs)):
         copies = [type(v).FromString(v.SerializeToString()) for v in chosen]
         del field[:]
         field.extend(copies)
