@@ -183,11 +183,11 @@ def _steps(memories: Memories) -> dict[tuple[int, int], Callable[[list[int]], in
 
     def step(kernel: Any, arrays: tuple[Any, ...], names: str) -> Callable[[list[int]], int | None]:
         take = itemgetter(*(COLUMNS[name] for name in names.split()))
-        return lambda row: kernel(*arrays, *take(row))  # type: ignore[no-any-return]
+        return lambda row: kernel(*arrays, *take(row))
 
     def dram_step(kernel: Any, memory: Any, names: str) -> Callable[[list[int]], int | None]:
         take = itemgetter(*(COLUMNS[name] for name in names.split()))
-        return lambda row: kernel(memory, m.dram[row[region]], *take(row))  # type: ignore[no-any-return]
+        return lambda row: kernel(memory, m.dram[row[region]], *take(row))
 
     fill, vec = Opcode.FILL, Opcode.VEC
     pair = f"{dst} {src} {second} {extent} blocks {numbers} zb broadcast"
@@ -209,11 +209,13 @@ def _steps(memories: Memories) -> dict[tuple[int, int], Callable[[list[int]], in
         ),
         (vec, VecOp.ADD): step(k.add, (m.maps,), f"{pair} ma mb shift"),
         (vec, VecOp.MUL): step(k.multiply, (m.maps,), f"{pair} scale"),
-        (vec, VecOp.MAX): step(k.maximum, (m.maps,), f"{dst} {src} {extent} blocks {area} lo hi kh kw"),
+        (vec, VecOp.MAX): step(
+            k.maximum, (m.maps, m.sums), f"{dst} {src} {extent} blocks {area} lo hi kh kw first last"
+        ),
         (vec, VecOp.AVG): step(
             k.average,
-            (m.maps, m.vector),
-            f"{dst} {src} {extent} blocks {area} {numbers} kh kw scale counted v_base",
+            (m.maps, m.vector, m.sums),
+            f"{dst} {src} {extent} blocks {area} {numbers} kh kw scale counted v_base first last",
         ),
         (vec, VecOp.TABLE): step(k.copy, (m.maps, m.tables), f"{dst} {src} {extent} blocks sy sx table"),
         (vec, VecOp.PRELU): step(

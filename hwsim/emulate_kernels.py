@@ -213,21 +213,46 @@ def fill_vector(vector, dram, address, run_bytes, m_base):
 
 
 @numba.njit(cache=True)
+def _multiply(acc, source, block, oc):
+    """Accumulate one pixel's word times the weights [input lane, output lane]."""
+    for lane in range(len(source)):
+        v = np.int32(source[lane])
+        for o in range(oc):
+            acc[o] += v * block[lane, o]
+
+
+@numba.njit(cache=True)
+def _multiply4(acc, one, two, three, four, block, oc):
+    """The same for four pixels: a row of weights is read once, and four sums grow independently of each other."""
+    for lane in range(len(one)):
+        v1, v2, v3, v4 = np.int32(one[lane]), np.int32(two[lane]), np.int32(three[lane]), np.int32(four[lane])
+        for o in range(oc):
+            w = block[lane, o]
+            acc[0, o] += v1 * w
+            acc[1, o] += v2 * w
+            acc[2, o] += v3 * w
+            acc[3, o] += v4 * w
+
+
+@numba.njit(cache=True)
 def conv(
     maps, weights, tables, accumulators, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch,
     a_plane, a_rows, a_row0, out_h, out_w, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw,
     w_base, table, blocks, out_c, lane0, first, last, diagonal, step_y, step_x,
 ):  # fmt: skip
-    """CONV."""
+    """CONV, in groups of up to four pixels of a row."""
     lanes, oc = weights.shape[1:]
     head = -(-8 // lanes)
     taps = kh * kw
     record_rows = head + (-(-taps // lanes) if diagonal else taps * blocks)
+    source = maps[a_group]
+    outside = source.shape[0]  # number of the word that padding reads
+    padding = np.full(lanes, za, np.int8)
     bias, words = np.empty(oc, np.int32), np.empty(oc, np.uint32)
     byte = np.empty(8, np.int64)
-    acc, result = np.empty(oc, np.int32), np.empty(oc, np.int8)
-    outside = np.full(lanes, za, np.int8)
-    wide = np.empty((record_rows - head, lanes, oc), np.int32)  # of one block of output channels
+    acc, result = np.empty((4, oc), np.int32), np.empty(oc, np.int8)
+    at = np.empty(4, np.int64)
+    wide = np.empty((record_rows - head, lanes, oc), np.int32)  # weights of one block of output channels
     for ob in range(-(-out_c // oc)):
         record = w_base + ob * record_rows
         for o in range(oc):
@@ -239,46 +264,56 @@ def conv(
         wide[:] = weights[record + head : record + record_rows]
         real = min(oc, out_c - ob * oc)
         for r in range(out_h):
-            for x in range(out_w):
-                if first:
-                    acc[:] = bias
-                else:
-                    acc[:] = accumulators[r * out_w + x]
-                for ky in range(kh):
-                    iy = r * sy + ky * dy - pad_top
+            for x0 in range(0, out_w, 4):
+                n = min(4, out_w - x0)
+                for p in range(n):
+                    acc[p] = bias if first else accumulators[r * out_w + x0 + p]
+                for tap in range(taps):
+                    iy = r * sy + tap // kw * dy - pad_top
                     row = a_base + (a_row0 + iy) % a_rows * a_pitch
-                    for kx in range(kw):
-                        ix = x * sx + kx * dx - pad_left
-                        inside = 0 <= iy < in_h and 0 <= ix < in_w
-                        tap = ky * kw + kx
-                        if diagonal:
-                            w = wide[tap // lanes, tap % lanes]
+                    for p in range(4):
+                        ix = (x0 + p) * sx + tap % kw * dx - pad_left
+                        at[p] = row + ix if p < n and 0 <= iy < in_h and 0 <= ix < in_w else outside
+                    if diagonal:
+                        w = wide[tap // lanes, tap % lanes]
+                        for p in range(n):
                             for o in range(real):
                                 c = ob * oc + o
                                 v = (
-                                    maps[a_group, row + ix + c // lanes * a_plane, c % lanes]
-                                    if inside
-                                    else np.int8(za)
+                                    za
+                                    if at[p] == outside
+                                    else source[at[p] + c // lanes * a_plane, c % lanes]
                                 )
-                                acc[o] += np.int32(v) * w[o]
-                            continue
-                        for b in range(blocks):
-                            source = maps[a_group, row + ix + b * a_plane] if inside else outside
-                            block = wide[tap * blocks + b]
-                            for lane in range(lanes):
-                                v = np.int32(source[lane])
-                                for o in range(oc):
-                                    acc[o] += v * block[lane, o]
-                if not last:
-                    accumulators[r * out_w + x] = acc
-                    continue
-                _requantise(acc, words, scales, real, mode, zd, lo, hi, result)
-                if table > 0:
-                    _look_up(tables[table - 1], result, real)
-                target = d_base + (d_row0 + r * step_y) % d_rows * d_pitch + x * step_x
-                for o in range(real):
-                    c = lane0 + ob * oc + o
-                    maps[d_group, target + c // lanes * d_plane, c % lanes] = result[o]
+                                acc[p, o] += np.int32(v) * w[o]
+                        continue
+                    for b in range(blocks):
+                        block = wide[tap * blocks + b]
+                        plane = b * a_plane
+                        if n >= 3:
+                            _multiply4(
+                                acc,
+                                padding if at[0] == outside else source[at[0] + plane],
+                                padding if at[1] == outside else source[at[1] + plane],
+                                padding if at[2] == outside else source[at[2] + plane],
+                                padding if at[3] == outside else source[at[3] + plane],
+                                block, oc,
+                            )  # fmt: skip
+                        else:
+                            for p in range(n):
+                                _multiply(
+                                    acc[p], padding if at[p] == outside else source[at[p] + plane], block, oc
+                                )
+                for p in range(n):
+                    if not last:
+                        accumulators[r * out_w + x0 + p] = acc[p]
+                        continue
+                    _requantise(acc[p], words, scales, real, mode, zd, lo, hi, result)
+                    if table > 0:
+                        _look_up(tables[table - 1], result, real)
+                    target = d_base + (d_row0 + r * step_y) % d_rows * d_pitch + (x0 + p) * step_x
+                    for o in range(real):
+                        c = lane0 + ob * oc + o
+                        maps[d_group, target + c // lanes * d_plane, c % lanes] = result[o]
 
 
 @numba.njit(cache=True)
@@ -368,16 +403,17 @@ def multiply(
 
 @numba.njit(cache=True)
 def maximum(
-    maps, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, out_h,
-    out_w, blocks, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, lo, hi, kh, kw,
+    maps, sums, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    out_h, out_w, blocks, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, lo, hi, kh, kw, first, last,
 ):  # fmt: skip
     """VEC MAX: padding is -128, below everything."""
     lanes = maps.shape[2]
+    out = np.empty(lanes, np.int8)
     for b in range(blocks):
         for r in range(out_h):
             for x in range(out_w):
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
-                out[:] = -128
+                for lane in range(lanes):
+                    out[lane] = -128 if first else sums[b, lane]
                 for ky in range(kh):
                     iy = r * sy + ky * dy - pad_top
                     if iy < 0 or iy >= in_h:
@@ -389,15 +425,19 @@ def maximum(
                             source = maps[a_group, row + ix]
                             for lane in range(lanes):
                                 out[lane] = max(out[lane], source[lane])
-                for lane in range(lanes):
-                    out[lane] = min(max(np.int64(out[lane]), lo), hi)
+                if last:
+                    target = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                    for lane in range(lanes):
+                        target[lane] = min(max(np.int64(out[lane]), lo), hi)
+                else:
+                    sums[b, :] = out
 
 
 @numba.njit(cache=True)
 def average(
-    maps, vector, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    maps, vector, sums, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
     out_h, out_w, blocks, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw, scale, counted,
-    v_base,
+    v_base, first, last,
 ):  # fmt: skip
     """VEC AVG: the sum over valid taps; the scale word holds the division."""
     lanes = maps.shape[2]
@@ -406,7 +446,8 @@ def average(
     for b in range(blocks):
         for r in range(out_h):
             for x in range(out_w):
-                acc[:] = 0
+                for lane in range(lanes):
+                    acc[lane] = 0 if first else sums[b, lane]
                 valid = 0
                 for ky in range(kh):
                     iy = r * sy + ky * dy - pad_top
@@ -420,6 +461,9 @@ def average(
                             source = maps[a_group, row + ix]
                             for lane in range(lanes):
                                 acc[lane] += np.int32(source[lane]) - za
+                if not last:
+                    sums[b, :] = acc
+                    continue
                 if counted:
                     words[:] = vector[v_base + valid]
                 out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]

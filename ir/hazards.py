@@ -16,6 +16,8 @@ earlier in the stream. So that a wait never grows stale, every instruction waits
 instructions of an engine back.
 """
 
+# ruff: noqa: PLR0917  (kernels take plain numbers)
+
 from __future__ import annotations
 
 import numba
@@ -146,15 +148,8 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
     second = {"y_count": np.where(wide, col["out_h"], 1), "x_count": np.where(wide, col["out_w"], 1)}
     add(pair, **operand("b"), **second, blocks=col["blocks"])
     low, count = _resize_spans(fields, arch, weights)
-    add(
-        resize,
-        **source,
-        y_count=count[0],
-        y_pad=-low[0],
-        x_count=count[1],
-        x_pad=-low[1],
-        blocks=col["blocks"],
-    )
+    hull = {"y_count": count[0], "y_pad": -low[0], "x_count": count[1], "x_pad": -low[1]}
+    add(resize, **source, **hull, blocks=col["blocks"])
 
     head = -(-8 // lanes)
     record = head + np.where(col["diagonal"] == 1, -(-taps // lanes), taps * col["blocks"])
@@ -168,7 +163,7 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
     least, most = _valid_taps(fields, counted)
     add(counted, memory=_VECTOR, base=col["v_base"] + least, x_count=most - least + 1)
 
-    runs = {
+    runs: dict[str, Matrix | int] = {
         "memory": DRAM_MAPS, "base": col["address"], "x_count": col["run_bytes"], "plane": col["stride2"],
         "blocks": col["runs2"], "pitch": col["stride1"], "ring": np.maximum(col["runs1"], 1), "y_count": col["runs1"],
     }  # fmt: skip
@@ -182,7 +177,7 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
         conv & (col["last"] == 1), **target, y_count=col["out_h"], x_count=col["out_w"], blocks=conv_words,
         y_stride=col["step_y"], x_stride=col["step_x"],
     )  # fmt: skip
-    add(dwc | vec, **target, **out)
+    add(dwc | (vec & ~pool) | (pool & (col["last"] == 1)), **target, **out)
     add(load, **target, **stream, blocks=col["blocks"] * np.maximum(col["fold"], 1))
     memory = np.select([func == m for m in Memory], [_WEIGHTS, _DEPTHWISE, _TABLES, _VECTOR], default=_VECTOR)
     words = np.select(

@@ -147,7 +147,7 @@ RULES: tuple[Rule, ...] = (
     ),
     *_at_least_one(_COMPUTE, "out_h", "out_w"),
     *_at_least_one(_either(_COMPUTE, _LOAD, _SAVE), "blocks"),
-    *_at_least_one(_WINDOW, "kh", "kw", "sy", "sx", "dy", "dx", "in_h", "in_w"),
+    *_at_least_one(_WINDOW, "kh", "kw", "sy", "sx", "dy", "dx"),
     *_at_least_one(_TABLE, "sy", "sx"),
     *_at_least_one(_CONV, "out_c", "ways", "drain_ways", "step_y", "step_x"),
     *_at_least_one(_either(_LOAD, _SAVE), "width", "height", "take", "runs1", "runs2", "run_bytes"),
@@ -214,6 +214,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "out_c", lambda c: _CONV(c) & ((c["first"] == 0) | (c["last"] == 0)), _field("out_c"), "<=",
         lambda c, arch: arch.conv.oc, _CHAINED + "give each block of output channels its own instructions",
+    ),
+    Rule(
+        "pixels", lambda c: _POOL(c) & ((c["first"] == 0) | (c["last"] == 0)), lambda c, arch: c["out_h"] * c["out_w"],
+        "<=", _number(1), "running sums are kept for one output pixel: use a global window",
+    ),
+    Rule(
+        "blocks", lambda c: _POOL(c) & ((c["first"] == 0) | (c["last"] == 0)), _field("blocks"), "<=",
+        lambda c, arch: arch.vec.sums, "pool fewer channels at once, or set vec.sums higher",
     ),
     Rule("origin", _RESIZE, _field("origin"), "<=", lambda c, arch: c["in_h"] - 1, "the source begins inside the map"),
 )  # fmt: skip

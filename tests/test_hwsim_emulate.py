@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tilewright.hwsim.emulate import Emulation, emulate
 from tilewright.ir.arch import Arch
 from tilewright.ir.errors import SimulationError
