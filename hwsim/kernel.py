@@ -1,0 +1,467 @@
+"""The compiled heart: the DRAM model and the event simulation of a program.
+
+Both live in one file because numba's cache notices edits in a kernel's own file only. Everything is an integer:
+cycles of the core clock outside, *ticks* of 1/256 cycle inside the DRAM, so that results are the same everywhere.
+
+**DRAM.** `dram_access` is one plain function over one int64 array; it also stands behind the RTL in co-simulation.
+A request is cut into segments of one page and one bank group. A segment waits for its row (open, closed, or another
+row open), for its bank group (column commands to one group are tCCD_L apart) and for the data bus, which it holds
+for tCCD_S a column burst: bursts of two groups interleave, bursts of one group leave gaps. Rows are opened as soon
+as a request arrives, so a row miss behind other traffic costs nothing. Writes are posted: they collect to
+`WRITE_BATCH` bytes, and a batch pays one turnaround of the bus.
+
+**Events.** Each actor (fetch, dispatch, the issue side of LOAD and SAVE, five engines) names the earliest cycle of
+its next action from what has happened so far; the earliest acts, ties in the order of the list. Every action
+allows others only at later cycles, or at the same cycle to actors later in the list, so one pass is exact.
+"""
+
+# mypy: disable-error-code="untyped-decorator, no-any-return"
+# ruff: noqa: PLR0917 - a kernel takes every number as an argument; a machine is one loop
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["DRAM_HEADER", "PARAMETERS", "TABLE", "dram_access", "run"]
+
+_Array = NDArray[np.int64]
+
+TICKS = 256
+"""DRAM ticks in a core cycle."""
+
+DRAM_HEADER = (
+    *(
+        "kind",
+        "front",
+        "back",
+        "response",
+        "byte_ticks",
+    ),  # kind 0 fixed, 1 banked; byte_ticks in 1/65536 tick
+    *(
+        "column_bytes",
+        "burst",
+        "ccd_l",
+        "cl",
+        "cwl",
+        "rcd",
+        "rp",
+        "ras",
+        "rrd",
+        "faw",
+        "wtr",
+        "rtw",
+        "wr",
+        "rtp",
+    ),
+    *("refi", "rfc", "page_bytes", "banks", "groups", "group_bytes", "write_batch"),
+    *("bus_free", "last_write", "next_refresh", "pending_bytes", "pending_ready", "drained", "act_at"),
+    *("act0", "act1", "act2", "act3"),
+    *("activates", "read_bytes", "write_bytes", "refreshes", "read_columns", "write_columns"),
+)
+"""Slots of the DRAM state, then per bank: open row, earliest precharge; then per group: column commands free."""
+
+(_KIND, _FRONT, _BACK, _RESPONSE, _BYTE_TICKS, _COLUMN, _BURST, _CCDL, _CL, _CWL, _RCD, _RP, _RAS, _RRD, _FAW,
+ _WTR, _RTW, _WR, _RTP, _REFI, _RFC, _PAGE, _BANKS, _GROUPS, _GROUP_BYTES, _BATCH, _BUS, _LAST_WRITE, _REFRESH,
+ _PENDING, _PENDING_READY, _DRAINED, _ACT_AT, _ACT0, _ACT1, _ACT2, _ACT3, _N_ACT, _N_READ, _N_WRITE, _N_REFRESH,
+ _N_RCOL, _N_WCOL) = range(43)  # fmt: skip
+_BANK0 = 43
+
+
+@njit(cache=True)
+def _refresh(s: _Array, at: int) -> None:
+    """Do the refreshes that are due at tick `at`: all rows closed, the bus blocked for tRFC."""
+    due = max(at, s[_BUS])
+    if due < s[_REFRESH]:
+        return
+    count = (due - s[_REFRESH]) // s[_REFI] + 1
+    begin = max(s[_REFRESH] + (count - 1) * s[_REFI], s[_BUS])
+    s[_BUS] = begin + s[_RFC]
+    for bank in range(s[_BANKS]):
+        s[_BANK0 + 2 * bank] = -1
+        s[_BANK0 + 2 * bank + 1] = max(s[_BANK0 + 2 * bank + 1], begin + s[_RFC])
+    s[_REFRESH] += count * s[_REFI]
+    s[_N_REFRESH] += count
+
+
+@njit(cache=True)
+def _open_row(s: _Array, at: int, address: int) -> tuple[int, int]:
+    """Column commands to the row of `address` may go out at the first number; the second is the bank's slot."""
+    if (
+        s[_GROUPS] > 1
+    ):  # bank groups alternate every group_bytes: take their bits out, the rest is page and bank
+        chunk, inside = address // s[_GROUP_BYTES], address % s[_GROUP_BYTES]
+        group = chunk % s[_GROUPS]
+        inner = chunk // s[_GROUPS] * s[_GROUP_BYTES] + inside
+        each = s[_BANKS] // s[_GROUPS]
+        bank = group * each + inner // s[_PAGE] % each
+        row = inner // s[_PAGE] // each
+    else:
+        bank, row = address // s[_PAGE] % s[_BANKS], address // s[_PAGE] // s[_BANKS]
+    slot = _BANK0 + 2 * bank
+    if s[slot] == row:
+        return at, slot
+    act = max(at, s[slot + 1])
+    if s[slot] >= 0:
+        act += s[_RP]
+    act = max(act, s[_ACT0 + (s[_ACT_AT] + 3) % 4] + s[_RRD], s[_ACT0 + s[_ACT_AT]] + s[_FAW])
+    s[_ACT0 + s[_ACT_AT]] = act
+    s[_ACT_AT] = (s[_ACT_AT] + 1) % 4
+    s[_N_ACT] += 1
+    s[slot], s[slot + 1] = row, act + s[_RAS]
+    return act + s[_RCD], slot
+
+
+@njit(cache=True)
+def dram_access(s: _Array, now: int, address: int, size: int, write: int) -> tuple[int, int]:
+    """One burst of `size` bytes asked for at cycle `now`; calls come in time order.
+
+    Returns
+    -------
+    first, last : int
+        Read: the first byte is at the port at cycle `first`, all bytes at `last`. Write: accepted at `last`.
+    """
+    s[_N_WRITE if write else _N_READ] += size
+    if s[_KIND] == 0:
+        begin = max(now * TICKS, s[_BUS])
+        end = begin + ((size * s[_BYTE_TICKS] + 65535) >> 16)
+        s[_BUS] = end
+        if write:
+            return now, (end + TICKS - 1) // TICKS
+        return (begin + s[_BACK]) // TICKS, (end + s[_BACK] + TICKS - 1) // TICKS
+    arrival = now * TICKS + s[_FRONT]
+    if write:
+        accepted = max(arrival, s[_DRAINED])
+        at, stop = address, address + size
+        while at < stop:
+            step = min(stop - at, s[_GROUP_BYTES] - at % s[_GROUP_BYTES])
+            ready, slot = _open_row(s, arrival, at)
+            s[_PENDING_READY] = max(s[_PENDING_READY], ready)
+            columns = (at % s[_COLUMN] + step + s[_COLUMN] - 1) // s[_COLUMN]
+            s[_PENDING] += columns
+            s[_N_WCOL] += columns
+            if s[_PENDING] * s[_COLUMN] >= s[_BATCH]:
+                _refresh(s, arrival)
+                begin = max(s[_PENDING_READY] + s[_CWL], s[_BUS] + (0 if s[_LAST_WRITE] else s[_RTW]))
+                end = begin + s[_PENDING] * s[_BURST]
+                s[_BUS], s[_LAST_WRITE], s[_DRAINED] = end, 1, end
+                s[_PENDING] = s[_PENDING_READY] = 0
+                s[slot + 1] = max(s[slot + 1], end + s[_WR])
+            at += step
+        return now, (accepted + TICKS - 1) // TICKS
+    first, last, at, stop = -1, 0, address, address + size
+    while at < stop:
+        step = min(stop - at, s[_GROUP_BYTES] - at % s[_GROUP_BYTES])
+        _refresh(s, arrival)
+        ready, slot = _open_row(s, arrival, at)
+        columns = (at % s[_COLUMN] + step + s[_COLUMN] - 1) // s[_COLUMN]
+        s[_N_RCOL] += columns
+        group = _BANK0 + 2 * s[_BANKS] + (at // s[_GROUP_BYTES]) % s[_GROUPS]
+        begin = max(ready + s[_CL], s[_BUS] + (s[_WTR] + s[_CL] if s[_LAST_WRITE] else 0), s[group])
+        end = begin + (columns - 1) * s[_CCDL] + s[_BURST]
+        s[_BUS], s[_LAST_WRITE], s[group] = begin + columns * s[_BURST], 0, begin + columns * s[_CCDL]
+        s[slot + 1] = max(s[slot + 1], end - s[_CL] + s[_RTP])
+        if first < 0:
+            first = (begin + s[_BACK]) // TICKS
+        last = max(last, end)
+        at += step
+    return first, (last + s[_BACK] + TICKS - 1) // TICKS
+
+
+TABLE = (
+    *("engine", "busy", "tail", "wait_load", "wait_conv", "wait_dwc", "wait_vec", "wait_save"),
+    *(
+        "reads",
+        "writes",
+        "address",
+        "run_bytes",
+        "runs1",
+        "stride1",
+        "runs2",
+        "stride2",
+        "cycles_per_word",
+        "order",
+    ),
+)
+"""Columns of an instruction for `run`: waits are absolute counts, reads and writes are masks of map groups, runs that
+are contiguous are merged, `order` is its place among its engine's instructions. The END row has engine -1."""
+(_ENGINE, _BUSY, _TAIL, _WAIT, _READS, _WRITES, _ADDRESS, _RUN, _RUNS1, _STRIDE1, _RUNS2, _STRIDE2, _CPB,
+ _ORDER) = (0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)  # fmt: skip
+
+PARAMETERS = (
+    *("depth", "prefetch", "beat_bytes", "ports", "burst_bytes", "stream_bytes", "outstanding", "groups"),
+    *("dispatch", "load_start", "load_tail", "save_start", "save_tail", "program_base", "group_bytes"),
+)
+"""Entries of the machine vector for `run`."""
+(_DEPTH, _PREFETCH, _BEAT, _PORTS, _BURST_BYTES, _STREAM, _OUTSTANDING, _MAP_GROUPS, _DISPATCH, _LOAD_START,
+ _LOAD_TAIL, _SAVE_START, _SAVE_TAIL, _PROGRAM, _FETCH_BYTES) = range(15)  # fmt: skip
+
+_INF = 1 << 62
+_WORD = 64
+_LOAD, _SAVE = 0, 4
+_C_FETCH, _C_QUEUE, _C_PORT, _C_DRAM = 7, 8, 6, 9
+"""Places in `results.CAUSES`; a token's cause is 1 + engine."""
+
+
+@njit(cache=True)
+def run(
+    table: _Array,
+    by_engine: _Array,
+    p: _Array,
+    dram: _Array,
+    times: _Array,
+    cause: _Array,
+    stalls: _Array,
+    totals: _Array,
+) -> int:
+    """Simulate; returns the cycles, or -1 where nothing can go on.
+
+    Parameters
+    ----------
+    table : (n, len(TABLE))
+    by_engine : (5, most)
+        Instructions of each engine, in order.
+    p : machine vector (PARAMETERS)
+    dram : DRAM state
+    times : (n, 4), out
+        queued, start, busy_end, done.
+    cause : (n,), out
+        What it waited for before its start.
+    stalls : (5, len(CAUSES)), out
+    totals : (5, 2), out
+        Busy cycles; the cycle at which the engine had nothing left.
+    """
+    n = len(table)
+    times[:] = -1
+    head = np.zeros(5, np.int64)  # instructions started, by engine
+    free = np.zeros(5, np.int64)  # cycle at which the engine can start another
+    given = np.full(5, -1, np.int64)  # cycle of its last token
+    count = np.zeros(5, np.int64)
+    for i in range(n):
+        if table[i, _ENGINE] >= 0:
+            count[table[i, _ENGINE]] += 1
+    owner = np.full((2, p[_MAP_GROUPS]), -1, np.int64)  # read ports, write ports
+    release = np.zeros((2, p[_MAP_GROUPS]), np.int64)
+    blocked_by_fetch = np.zeros(n, np.int64)
+
+    # Fetch and dispatch.
+    per_group = p[_FETCH_BYTES] // _WORD
+    fetch_total = (n + per_group - 1) // per_group * p[_FETCH_BYTES]
+    fetch_at, fetch_next, fetch_port, dispatched, dispatch_next = (
+        np.int64(0),
+        np.int64(0),
+        np.int64(0),
+        0,
+        np.int64(0),
+    )
+    available = np.full(n, _INF, np.int64)
+
+    # DMA: index 0 the issue side of LOAD, 1 of SAVE.
+    window = p[_OUTSTANDING] * p[_PORTS]
+    slots = np.zeros((2, window), np.int64)  # when the burst that had this slot was consumed or completed
+    port_free = np.zeros((2, p[_PORTS]), np.int64)
+    bursts = np.zeros(2, np.int64)
+    now_doing = np.full(2, -1, np.int64)
+    offset, r1, r2 = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    issue_next, moved = np.zeros(2, np.int64), np.zeros(2, np.int64)  # moved: consumed or gathered up to here
+    completed = 0
+    limits = np.zeros((2, 3), np.int64)  # of the instruction that issues: queued, tokens, port
+    reasons = np.full((2, 3), _C_PORT, np.int64)
+
+    end_at = 0
+    left = n
+    while left > 0:
+        best, actor = _INF, -1
+        # 0: FETCH
+        if fetch_at < fetch_total:
+            need = (fetch_at // p[_FETCH_BYTES] + 1) * per_group - p[_PREFETCH]
+            if need <= dispatched:
+                t = fetch_next
+                if need > 0 and times[need - 1, 0] + 1 > t:
+                    t = times[need - 1, 0] + 1
+                best, actor = t, 0
+        # 1, 2: bursts of LOAD and SAVE
+        if now_doing[0] >= 0:
+            t = max(issue_next[0], slots[0, bursts[0] % window])
+            if t < best:
+                best, actor = t, 1
+        if now_doing[1] >= 0:
+            i = now_doing[1]
+            address = table[i, _ADDRESS] + r1[1] * table[i, _STRIDE1] + r2[1] * table[i, _STRIDE2] + offset[1]
+            size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[1])
+            work = (size + p[_STREAM] - 1) // p[_STREAM] * table[i, _CPB]
+            t = max(moved[1], issue_next[1], slots[1, bursts[1] % window]) + work
+            if t < best:
+                best, actor = t, 2
+        # 3: DISPATCH
+        if dispatched < n and available[dispatched] < _INF:
+            t = max(dispatch_next, available[dispatched])
+            e = table[dispatched, _ENGINE]
+            ok = True
+            if e >= 0 and table[dispatched, _ORDER] >= p[_DEPTH]:
+                older = times[by_engine[e, table[dispatched, _ORDER] - p[_DEPTH]], 1]
+                ok = older >= 0
+                t = max(t, older + 1)
+            if ok and t < best:
+                best, actor = t, 3
+        # 4..8: an engine starts its next instruction
+        for e in range(5):
+            if head[e] == count[e]:
+                continue
+            i = by_engine[e, head[e]]
+            if times[i, 0] < 0 or (e == _LOAD and now_doing[0] >= 0) or (e == _SAVE and now_doing[1] >= 0):
+                continue
+            t = max(times[i, 0] + p[_DISPATCH], free[e])
+            for o in range(5):
+                wait = table[i, _WAIT + o]
+                if wait > 0:
+                    token = times[by_engine[o, wait - 1], 3]
+                    t = max(t, token + 1 if token >= 0 else _INF)
+            for kind in range(2):
+                mask, group = table[i, _READS + kind], 0
+                while mask:
+                    if mask & 1 and owner[kind, group] != e and owner[kind, group] >= 0:
+                        t = max(t, release[kind, group])
+                    mask >>= 1
+                    group += 1
+            if t < best:
+                best, actor = t, 4 + e
+
+        if actor < 0 or best >= _INF:
+            return -1
+        t = best
+        if actor == 0:
+            address = p[_PROGRAM] + fetch_at
+            size = min(
+                p[_FETCH_BYTES] - fetch_at % p[_FETCH_BYTES], p[_BURST_BYTES] - address % p[_BURST_BYTES]
+            )
+            first, last = dram_access(dram, t, address, size, 0)
+            fetch_port = max(last, max(first, fetch_port) + (size + p[_BEAT] - 1) // p[_BEAT])
+            fetch_next = t + 1
+            for i in range(fetch_at // _WORD, min(n, (fetch_at + size) // _WORD)):
+                available[i] = fetch_port
+            fetch_at += size
+        elif actor <= 2:
+            d = actor - 1
+            i = now_doing[d]
+            address = table[i, _ADDRESS] + r1[d] * table[i, _STRIDE1] + r2[d] * table[i, _STRIDE2] + offset[d]
+            size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[d])
+            work = (size + p[_STREAM] - 1) // p[_STREAM] * table[i, _CPB]
+            beats = (address % p[_BEAT] + size + p[_BEAT] - 1) // p[_BEAT]
+            slot, port, e = bursts[d] % window, bursts[d] % p[_PORTS], 4 * d
+            before = moved[d]
+            first_burst = offset[d] == 0 and r1[d] == 0 and r2[d] == 0
+            if d == 0:
+                first, last = dram_access(dram, t, address, size, 0)
+                port_free[0, port] = last = max(last, max(first, port_free[0, port]) + beats)
+                begin = max(moved[0], last)
+                moved[0] = begin + work
+                slots[0, slot] = moved[0]
+            else:
+                begin = t - work
+                moved[1] = t
+                first, last = dram_access(dram, t, address, size, 1)
+                port_free[1, port] = max(t, port_free[1, port]) + beats
+                slots[1, slot] = max(last, port_free[1, port]) + dram[_RESPONSE]
+                completed = max(completed, slots[1, slot])
+            issue_next[d] = t + 1 if d == 0 else t
+            bursts[d] += 1
+            totals[e, 0] += work
+            if first_burst:  # the wait before this instruction's first byte, cause by cause
+                at = before
+                for c in range(3):
+                    if limits[d, c] > at:
+                        stalls[e, reasons[d, c]] += limits[d, c] - at
+                        at = limits[d, c]
+                if d == 1:
+                    setup = min(p[_SAVE_START], max(0, begin - at))
+                    totals[e, 0] += setup
+                    at += setup
+                stalls[e, _C_DRAM] += max(0, begin - at)
+            else:
+                stalls[e, _C_DRAM] += begin - before
+            # Next burst, or the end of this instruction.
+            offset[d] += size
+            if offset[d] == table[i, _RUN]:
+                offset[d] = 0
+                r1[d] += 1
+                if r1[d] == table[i, _RUNS1]:
+                    r1[d] = 0
+                    r2[d] += 1
+            if r2[d] == table[i, _RUNS2]:
+                now_doing[d] = -1
+                tail = moved[0] + p[_LOAD_TAIL] if d == 0 else completed + p[_SAVE_TAIL]
+                times[i, 2] = moved[d]
+                times[i, 3] = given[e] = max(tail, given[e] + 1)
+                free[e] = t + 1 if d == 0 else t
+                totals[e, 1] = moved[d]
+                for kind in range(2):
+                    mask, group = table[i, _READS + kind], 0
+                    while mask:
+                        if mask & 1:
+                            release[kind, group] = t if kind == 0 else times[i, 3]
+                        mask >>= 1
+                        group += 1
+                left -= 1
+        elif actor == 3:
+            blocked_by_fetch[dispatched] = t == available[dispatched]
+            times[dispatched, 0] = t
+            if table[dispatched, _ENGINE] < 0:
+                end_at = t + p[_DISPATCH]
+                left -= 1
+            dispatch_next = t + 1
+            dispatched += 1
+        else:
+            e = actor - 4
+            i = by_engine[e, head[e]]
+            queued, tokens, why = times[i, 0] + p[_DISPATCH], 0, 0
+            for o in range(5):
+                wait = table[i, _WAIT + o]
+                if wait > 0 and times[by_engine[o, wait - 1], 3] + 1 > tokens:
+                    tokens, why = times[by_engine[o, wait - 1], 3] + 1, 1 + o
+            after_token = max(free[e], queued, tokens)
+            if t > after_token:
+                cause[i] = _C_PORT
+            elif tokens > max(free[e], queued):
+                cause[i] = why
+            elif queued > free[e]:
+                cause[i] = _C_FETCH if blocked_by_fetch[i] else _C_QUEUE
+            times[i, 1] = t
+            head[e] += 1
+            dma = e in (_LOAD, _SAVE)
+            if dma:
+                d = 0 if e == _LOAD else 1
+                now_doing[d] = i
+                offset[d] = r1[d] = r2[d] = 0
+                issue_next[d] = t + (p[_LOAD_START] if d == 0 else p[_SAVE_START])
+                limits[d, 0], limits[d, 1], limits[d, 2] = queued, tokens, t if t > after_token else 0
+                reasons[d, 0], reasons[d, 1] = _C_FETCH if blocked_by_fetch[i] else _C_QUEUE, why
+            else:
+                at = free[e]
+                if queued > at:
+                    stalls[e, _C_FETCH if blocked_by_fetch[i] else _C_QUEUE] += queued - at
+                    at = queued
+                if tokens > at:
+                    stalls[e, why] += tokens - at
+                    at = tokens
+                stalls[e, _C_PORT] += t - at
+                free[e] = t + table[i, _BUSY]
+                totals[e, 0] += table[i, _BUSY]
+                totals[e, 1] = free[e]
+                times[i, 2] = free[e]
+                times[i, 3] = given[e] = max(free[e] + table[i, _TAIL], given[e] + 1)
+                left -= 1
+            for kind in range(2):
+                mask, group = table[i, _READS + kind], 0
+                while mask:
+                    if mask & 1:
+                        until = _INF if dma else (free[e] if kind == 0 else times[i, 3])
+                        owner[kind, group] = e
+                        release[kind, group] = until
+                    mask >>= 1
+                    group += 1
+    cycles = end_at
+    for e in range(5):
+        cycles = max(cycles, given[e])
+    return cycles

@@ -1,0 +1,338 @@
+"""Simulate a program: its words through the event kernel, with the memory behind the ports; then counts and energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir.arch import Arch
+from ..ir.errors import InvariantError, SimulationError
+from ..ir.isa import COLUMNS, WORD_BYTES, Engine, Opcode, Program, Region, VecOp
+from ..ir.latency import DISPATCH, LOAD_START, LOAD_TAIL, SAVE_START, SAVE_TAIL
+from .bounds import bounds, program_bounds
+from .dram import DramCounts, DramSpec, dram_counts, parse
+from .energy import action_counts, energy
+from .kernel import PARAMETERS, TABLE, run
+from .results import CAUSES, EngineResult, LayerResult, Simulation, Timeline
+from .timing import costs, dma_stream, estimate, machine
+
+if TYPE_CHECKING:
+    from ..ir.board import Board
+    from ..ir.graph import Graph
+
+__all__ = ["FETCH_BYTES", "Trace", "kernel_table", "machine_vector", "region_bases", "simulate", "trace"]
+
+FETCH_BYTES = 16 * WORD_BYTES
+"""The fetch unit asks for 16 instructions at a time (docs/isa.md)."""
+_REGION_ALIGN = 4096
+"""AXI4's burst boundary: a region that starts on it splits bursts as its byte offsets do."""
+
+_Matrix = NDArray[np.int64]
+_ENGINES = tuple(e.name.lower() for e in Engine)
+
+
+def region_bases(program: Program) -> dict[Region, int]:
+    """Where each DRAM region starts: one after the other, on 4 KB boundaries; co-simulation uses the same."""
+    out, at = {}, 0
+    sizes = (
+        -(-len(program) * WORD_BYTES // FETCH_BYTES) * FETCH_BYTES,
+        len(program.weights),
+        program.maps_bytes,
+    )
+    for region, size in zip((Region.PROGRAM, Region.WEIGHTS, Region.MAPS), sizes, strict=True):
+        out[region] = at
+        at += -(-size // _REGION_ALIGN) * _REGION_ALIGN
+    return out
+
+
+def kernel_table(program: Program, arch: Arch) -> _Matrix:
+    """Rows for `kernel.run`: absolute waits, port masks, merged DRAM runs (columns `kernel.TABLE`)."""
+    f, n = program.fields, len(program)
+    col = {name: f[:, at] for name, at in COLUMNS.items()}
+    out = {name: np.zeros(n, np.int64) for name in TABLE}
+    engine = program.engine.astype(np.int64)
+    out["engine"] = engine
+    cost = costs(f, arch)
+    out["busy"], out["tail"] = cost["busy"], cost["tail"]
+
+    for e in Engine:
+        mine = engine == e
+        before = np.cumsum(mine) - mine
+        out["order"][mine] = before[mine]
+        wait = col[f"wait_{e.name.lower()}"]
+        out[f"wait_{e.name.lower()}"] = before - (before - wait) % (1 << 16)
+
+    op, func = col["opcode"], col["func"]
+    conv, dwc, vec = op == Opcode.CONV, op == Opcode.DWC, op == Opcode.VEC
+    pair = vec & ((func == VecOp.ADD) | (func == VecOp.MUL))
+    reads_a = conv | dwc | vec | (op == Opcode.SAVE)
+    writes = (conv & (col["last"] == 1)) | dwc | vec | (op == Opcode.LOAD)
+    out["reads"] = np.where(reads_a, 1 << col["a_group"], 0) | np.where(pair, 1 << col["b_group"], 0)
+    out["writes"] = np.where(writes, 1 << col["d_group"], 0)
+
+    load, fill, save = op == Opcode.LOAD, op == Opcode.FILL, op == Opcode.SAVE
+    dma = load | fill | save
+    base = np.zeros(4, np.int64)
+    for region, start in region_bases(program).items():
+        base[region] = start
+    runs = {k: np.where(load | save, col[k], 1) for k in ("runs1", "runs2")}
+    length, stride1, stride2 = col["run_bytes"].copy(), col["stride1"], col["stride2"]
+    inner = (runs["runs1"] == 1) | (stride1 == length)
+    length = np.where(inner, length * runs["runs1"], length)
+    outer = inner & ((runs["runs2"] == 1) | (stride2 == length))
+    out["address"] = np.where(dma, base[col["region"]] + col["address"], 0)
+    out["run_bytes"] = np.where(outer, length * runs["runs2"], length)
+    out["runs1"] = np.where(inner, 1, runs["runs1"])
+    out["runs2"] = np.where(outer, 1, runs["runs2"])
+    out["stride1"], out["stride2"] = stride1, stride2
+    m = machine(arch)
+    out["cycles_per_word"][dma] = [
+        dma_stream(m, int(o), int(t), int(s), int(j))
+        for o, t, s, j in zip(op[dma], col["take"][dma], col["step"][dma], col["fold"][dma], strict=True)
+    ]
+    return np.ascontiguousarray(np.stack([out[name] for name in TABLE], axis=1))
+
+
+def machine_vector(arch: Arch, program_base: int = 0) -> _Matrix:
+    """The machine as `kernel.run` takes it (entries `kernel.PARAMETERS`)."""
+    values = {
+        "depth": arch.queues.depth,
+        "prefetch": arch.queues.prefetch,
+        "beat_bytes": arch.beat_bytes,
+        "ports": arch.dma.ports,
+        "burst_bytes": arch.burst_bytes,
+        "stream_bytes": arch.stream_bytes,
+        "outstanding": arch.dma.outstanding,
+        "groups": arch.maps.groups,
+        "dispatch": DISPATCH,
+        "load_start": LOAD_START,
+        "load_tail": LOAD_TAIL,
+        "save_start": SAVE_START,
+        "save_tail": SAVE_TAIL,
+        "program_base": program_base,
+        "group_bytes": FETCH_BYTES,
+    }
+    return np.array([values[name] for name in PARAMETERS], np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """What the event kernel found.
+
+    Parameters
+    ----------
+    cycles : int
+    times : int64 (n, 4)
+        queued, start, busy_end, done of each instruction (END: queued only).
+    cause : int64 (n,)
+    stalls : int64 (5, len(CAUSES))
+    totals : int64 (5, 2)
+        Busy cycles of each engine, and when it had nothing left to do.
+    dram : DramCounts
+    """
+
+    cycles: int
+    times: _Matrix
+    cause: _Matrix
+    stalls: _Matrix
+    totals: _Matrix
+    dram: DramCounts
+
+
+def trace(program: Program, arch: Arch, dram: DramSpec | str) -> Trace:
+    """Times of every instruction.
+
+    Raises
+    ------
+    SimulationError
+        The program is for another design, or its waits can never be met.
+    """
+    if program.design != arch.design_hash:
+        raise SimulationError(
+            f"the program is for design {program.design}, {arch.name} is design {arch.design_hash}; compile it again",
+            program=program.design,
+            arch=arch.design_hash,
+        )
+    spec = parse(dram, arch.clock_mhz) if isinstance(dram, str) else replace(dram, clock_mhz=arch.clock_mhz)
+    table, n = kernel_table(program, arch), len(program)
+    engine = table[:, 0]
+    by_engine = np.zeros((len(Engine), max(1, int(np.bincount(engine + 1, minlength=6)[1:].max()))), np.int64)
+    for e in Engine:
+        index = np.flatnonzero(engine == e)
+        by_engine[e, : len(index)] = index
+    times, cause = np.empty((n, 4), np.int64), np.zeros(n, np.int64)
+    stalls, totals = np.zeros((len(Engine), len(CAUSES)), np.int64), np.zeros((len(Engine), 2), np.int64)
+    state = spec.state()
+    base = region_bases(program)[Region.PROGRAM]
+    cycles = run(table, by_engine, machine_vector(arch, base), state, times, cause, stalls, totals)
+    if cycles < 0:
+        stuck = int(np.flatnonzero((times[:, 3] < 0) & (engine >= 0))[0])
+        raise SimulationError(
+            f"instruction {stuck} can never start: it waits for a token that only a later instruction gives; "
+            "waits must name earlier instructions",
+            instruction=stuck,
+        )
+    return Trace(int(cycles), times, cause, stalls, totals, dram_counts(state))
+
+
+def simulate(
+    program: Program,
+    arch: Arch,
+    dram: DramSpec | str,
+    *,
+    board: Board | None = None,
+    graph: Graph | None = None,
+    energy_table: str | None = None,
+) -> Simulation:
+    """Cycles, traffic and energy of one frame on one core.
+
+    Parameters
+    ----------
+    dram : DramSpec or str
+        A memory, or text for `dram.parse`.
+    board : Board, optional
+        Gives the process node of the energy, and its name to the result.
+    graph : Graph, optional
+        What `Program.layer` counts: names layers, their MACs and the bounds.
+    energy_table : str, optional
+        ``fpga16`` (with a board, the default) or ``asic45``.
+
+    Raises
+    ------
+    SimulationError
+        As `trace`, or an unknown memory or energy table.
+    """
+    spec = parse(dram, arch.clock_mhz) if isinstance(dram, str) else replace(dram, clock_mhz=arch.clock_mhz)
+    found = trace(program, arch, spec)
+    cost = costs(program.fields, arch)
+    limits = bounds(graph, arch, spec) if graph is not None else program_bounds(program, arch, spec)
+    used, coefficients = energy(
+        action_counts(cost, arch, len(program)), found.dram, found.cycles, arch, spec, board, energy_table
+    )
+    moved = {
+        name: int(cost["dram_bytes"][program.traffic == i].sum())
+        for i, name in enumerate(("ifmap", "weights", "ofmap"), 1)
+    }
+    moved["instructions"] = -(-len(program) * WORD_BYTES // FETCH_BYTES) * FETCH_BYTES
+    moved["total"] = sum(moved.values())
+    moved["compulsory"] = limits.compulsory_bytes
+    engines = {
+        name: EngineResult(
+            busy=int(found.totals[e, 0]),
+            stalls={c: int(v) for c, v in zip(CAUSES, found.stalls[e], strict=True) if v},
+            idle=found.cycles - int(found.totals[e, 1]),
+            instructions=int((program.engine == e).sum()),
+        )
+        for e, name in enumerate(_ENGINES)
+    }
+    for name, result in engines.items():
+        if result.busy + sum(result.stalls.values()) + result.idle != found.cycles:
+            raise InvariantError(f"{name}: {result} does not add up to {found.cycles} cycles")
+    index = np.flatnonzero(program.engine >= 0)
+    return Simulation(
+        cycles=found.cycles,
+        clock_mhz=arch.clock_mhz,
+        macs=graph.macs if graph is not None else 0,
+        macs_per_cycle=arch.macs_per_cycle,
+        dram_bytes=moved,
+        energy=used,
+        engines=engines,
+        layers=_layers(program, arch, found, cost, coefficients, graph),
+        bounds=limits,
+        estimate_cycles=estimate(program, arch, spec.peak_bytes_per_cycle),
+        dram=str(spec),
+        network=graph.name if graph is not None else "",
+        arch=arch.name,
+        board=board.name if board is not None else "",
+        design=program.design,
+        timeline=Timeline(
+            index=index.astype(np.int32),
+            engine=program.engine[index],
+            layer=program.layer[index],
+            queued=found.times[index, 0],
+            start=found.times[index, 1],
+            busy_end=found.times[index, 2],
+            done=found.times[index, 3],
+            cause=found.cause[index].astype(np.int8),
+        ),
+    )
+
+
+def _layers(
+    program: Program,
+    arch: Arch,
+    found: Trace,
+    cost: NDArray[np.void],
+    coefficients: dict[str, dict[str, float]],
+    graph: Graph | None,
+) -> tuple[LayerResult, ...]:
+    """Every layer that has an instruction, in order."""
+    out = []
+    engine, layer = program.engine, program.layer
+    order = np.argsort(layer, kind="stable")
+    cuts = np.flatnonzero(np.diff(layer[order])) + 1
+    for rows in np.split(order, cuts):
+        number = int(layer[rows[0]]) if len(rows) else -1
+        rows = rows[engine[rows] >= 0]
+        if number < 0 or not len(rows):
+            continue
+        mine = {name: int(cost["busy"][rows[engine[rows] == e]].sum()) for e, name in enumerate(_ENGINES)}
+        mine = {name: busy for name, busy in mine.items() if busy}
+        computing = {name: busy for name, busy in mine.items() if name in {"conv", "dwc", "vec"}} or mine
+        main = max(computing, key=lambda name: computing[name]) if computing else ""
+        macs, label, kind = 0, f"layer{number}", ""
+        if graph is not None and number < len(graph.ops):
+            op = graph.ops[number]
+            label, kind = op.name, type(op).__name__
+            macs = op.macs(graph.tensors[op.output].shape)
+        peak = arch.depthwise_macs_per_cycle if main == "dwc" else arch.macs_per_cycle
+        actions = action_counts(cost[rows], arch, len(rows))
+        out.append(
+            LayerResult(
+                name=label,
+                op=kind,
+                engine=main,
+                busy=mine,
+                first_cycle=int(found.times[rows, 1].min()),
+                last_cycle=int(found.times[rows, 3].max()),
+                macs=macs,
+                bound_cycles=-(-macs // max(1, peak)),
+                dram_bytes={
+                    name: int(cost["dram_bytes"][rows[program.traffic[rows] == i]].sum())
+                    for i, name in enumerate(("ifmap", "weights", "ofmap"), 1)
+                },
+                onchip_read_bytes=int(cost["map_reads"][rows].sum()) * arch.lanes,
+                onchip_write_bytes=int(cost["map_writes"][rows].sum()) * arch.lanes,
+                energy_mj=_spent(actions, coefficients),
+                limited_by=_limited(rows, program, found, main),
+            )
+        )
+    return tuple(out)
+
+
+def _spent(actions: dict[str, int], coefficients: dict[str, dict[str, float]]) -> dict[str, float]:
+    """mJ by component, from pJ an action."""
+    return {
+        part: sum(actions[action] * pj for action, pj in table.items()) * 1e-9
+        for part, table in coefficients.items()
+    }
+
+
+def _limited(rows: _Matrix, program: Program, found: Trace, main: str) -> str:
+    """compute, unless the main engine waited longer than it worked; then the cause of most of the wait."""
+    if not main:
+        return "compute"
+    mine: Sequence[int] = rows[program.engine[rows] == _ENGINES.index(main)]
+    start, ready = found.times[mine, 1], found.times[mine, 2]
+    everything = np.flatnonzero(program.engine == _ENGINES.index(main))
+    at = np.searchsorted(everything, mine)
+    before = np.where(at > 0, found.times[everything[np.maximum(at - 1, 0)], 2], 0)
+    gaps = np.maximum(0, start - before)
+    if gaps.sum() <= (ready - start).sum():
+        return "compute"
+    by_cause = np.bincount(found.cause[mine], weights=gaps, minlength=len(CAUSES))
+    return CAUSES[int(by_cause.argmax())]
