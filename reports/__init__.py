@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .files import write
 from .result import Exact, HostSegment, ModelFacts, ResourceUse, Result, Segment, merge
-from .terminal import screen
+from .terminal import screen, summary
 from .verdict import Lever, Verdict, verdict
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Verdict",
     "merge",
     "screen",
+    "summary",
     "verdict",
     "write",
 ]

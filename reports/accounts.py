@@ -1,8 +1,9 @@
 """What each layer costs, in quantities that add up.
 
 Layers of a fused group run at the same time, so their spans overlap and say little. `LayerAccount.engine_cycles` is
-the time a layer takes on *its* engine: its busy cycles and the waits just before each of its instructions. An engine
-does one thing at a time, so these sum to no more than the frame, and no layer beats its engine's roof.
+the time a layer takes on *its* engine: its busy cycles, and the waits just before its instructions for memory, map
+ports and instructions. A wait for another computing engine is left out: it is that engine's time, and counted there.
+An engine does one thing at a time, so these sum to no more than the frame, and no layer beats its engine's roof.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..hwsim.results import LayerResult, Simulation
-from ..ir.isa import Engine
-from .result import Result
+from ..hwsim.results import CAUSES, LayerResult, Simulation
+from ..ir.isa import COLUMNS, Engine, Opcode
+from .result import Result, aligned
 
 __all__ = ["COMPUTE", "ENGINE_TITLES", "LayerAccount", "accounts", "peak_macs"]
 
 COMPUTE = ("conv", "dwc", "vec")
 """Engines that compute, as `LayerResult.engine` names them."""
+
+_ELSEWHERE = [CAUSES.index(engine) for engine in COMPUTE]
+"""Causes that are another computing engine's time."""
 
 ENGINE_TITLES = {
     "load": "LOAD",
@@ -38,7 +42,7 @@ class LayerAccount:
     number : int
         From 1, in order of execution.
     engine_cycles : int
-        Busy and waiting cycles of its engine; its span where no timeline was kept.
+        Busy cycles of its engine and waits for memory; its span where no timeline was kept.
     share : float
         Of the frame's cycles.
     ops : int
@@ -49,6 +53,8 @@ class LayerAccount:
         10^9 operations a second over `engine_cycles`.
     roof_gops : float
         The lowest of its engine's roof and the two memory roofs at its intensities.
+    depthwise : bool
+        Channel by channel, on whichever engine; known where the program is.
     """
 
     number: int
@@ -60,6 +66,7 @@ class LayerAccount:
     onchip_intensity: float
     gops: float
     roof_gops: float
+    depthwise: bool = False
 
     @property
     def dram_total(self) -> int:
@@ -88,6 +95,7 @@ def accounts(result: Result) -> tuple[LayerAccount, ...]:
     """The layers of all segments, in order."""
     total = result.total
     cycles = _engine_cycles(total)
+    channelwise = _depthwise(result)
     to_gops = 2e-3 * total.clock_mhz  # MACs a cycle -> 10^9 op/s
     out = []
     for i, (layer, taken) in enumerate(zip(total.layers, cycles, strict=True)):
@@ -110,6 +118,7 @@ def accounts(result: Result) -> tuple[LayerAccount, ...]:
                 onchip_intensity=onchip,
                 gops=layer.macs / taken * to_gops if taken else 0.0,
                 roof_gops=roof,
+                depthwise=i in channelwise,
             )
         )
     return tuple(out)
@@ -130,9 +139,25 @@ def _engine_cycles(simulation: Simulation) -> list[int]:
         mine = np.flatnonzero(timeline.engine == engine)
         ends = np.maximum.accumulate(timeline.busy_end[mine]) if len(mine) else timeline.busy_end[mine]
         spent = np.diff(ends, prepend=0)
+        working = np.minimum(ends - timeline.start[mine], spent)
+        spent = np.where(np.isin(timeline.cause[mine], _ELSEWHERE), working, spent)
         layers = timeline.layer[mine]
         sums = np.bincount(layers[layers >= 0], weights=spent[layers >= 0], minlength=len(out))
         for i, layer in enumerate(simulation.layers):
             if layer.engine == engine.name.lower():
                 out[i] = int(sums[i])
+    return out
+
+
+def _depthwise(result: Result) -> set[int]:
+    """Places of the layers that run on the depthwise engine, or on the array with its diagonal flag."""
+    out: set[int] = set()
+    before = 0
+    for segment in result.segments:
+        program, timeline = segment.program, aligned(segment.simulation)
+        if program is not None and timeline is not None:
+            rows = program.fields[timeline.index]
+            mine = (rows[:, COLUMNS["opcode"]] == Opcode.DWC) | (rows[:, COLUMNS["diagonal"]] == 1)
+            out |= {before + int(n) for n in np.unique(timeline.layer[mine]) if n >= 0}
+        before += len(segment.simulation.layers)
     return out

@@ -31,7 +31,9 @@ def tag(name: str, *inside: str, **attributes: object) -> str:
 
 def svg(width: int, height: int, label: str, *inside: str, class_: str = "drawing") -> str:
     """A drawing that scales to its column, read out as `label`."""
-    return tag("svg", *inside, viewBox=f"0 0 {width} {height}", role="img", aria_label=plain(label), class_=class_)
+    return tag(
+        "svg", *inside, viewBox=f"0 0 {width} {height}", role="img", aria_label=plain(label), class_=class_
+    )
 
 
 def _value(value: object) -> str:
@@ -87,7 +89,9 @@ def _axes(x: Log, y: Log, title: str, x_label: str, *, y_ticks: bool) -> list[st
 
 def _star(x: float, y: float, title: str) -> str:
     points = "0,-9 2.3,-2.8 8.6,-2.8 3.5,1.1 5.3,7.3 0,3.7 -5.3,7.3 -3.5,1.1 -8.6,-2.8 -2.3,-2.8"
-    moved = " ".join(f"{x + float(a):.2f},{y + float(b):.2f}" for a, b in (p.split(",") for p in points.split()))
+    moved = " ".join(
+        f"{x + float(a):.2f},{y + float(b):.2f}" for a, b in (p.split(",") for p in points.split())
+    )
     return tag("polygon", tag("title", words(title)), points=moved, class_="star")
 
 
@@ -101,14 +105,30 @@ def roofline(result: Result, layers: Sequence[LayerAccount]) -> str:
     width, height, top, bottom = 1080, 440, 34, 388
     total = result.total
     points = [x for x in layers if x.ops and x.gops]
-    roofs = {e: 2e-3 * peak_macs(result, e) * total.clock_mhz for e in ("conv", "dwc") if peak_macs(result, e)}
+    roofs = {
+        e: 2e-3 * peak_macs(result, e) * total.clock_mhz for e in ("conv", "dwc") if peak_macs(result, e)
+    }
     peak = max(roofs.values())
     floor_ = min([x.gops for x in points] + [total.gops or peak])
     y = Log(max(floor_ / 2, peak / 1e5), peak * 1.9, bottom, top)
     onchip = sum(x.onchip_total for x in points)
     panels = (
-        ("DRAM", 62.0, 548.0, result.dram_bytes_per_cycle, [p.dram_intensity for p in points], total.dram_bytes["total"]),
-        ("on-chip", 590.0, 1076.0, float(result.onchip_bytes_per_cycle), [p.onchip_intensity for p in points], onchip),
+        (
+            "DRAM",
+            62.0,
+            548.0,
+            result.dram_bytes_per_cycle,
+            [p.dram_intensity for p in points],
+            total.dram_bytes["total"],
+        ),
+        (
+            "on-chip",
+            590.0,
+            1076.0,
+            float(result.onchip_bytes_per_cycle),
+            [p.onchip_intensity for p in points],
+            onchip,
+        ),
     )
     out = []
     for memory, left, right, bytes_per_cycle, intensities, moved in panels:
@@ -117,15 +137,24 @@ def roofline(result: Result, layers: Sequence[LayerAccount]) -> str:
         finite = [i for i in intensities if isfinite(i) and i > 0] + [peak / rate]
         x = Log(min(finite) / 2.5, max(finite) * 3, left, right - (34 if away else 0))
         part = _axes(
-            x, y, f"Against {memory} traffic", f"operations per {memory} byte (a MAC = 2)", y_ticks=memory == "DRAM"
+            x,
+            y,
+            f"Against {memory} traffic",
+            f"operations per {memory} byte (a MAC = 2)",
+            y_ticks=memory == "DRAM",
         )
-        part += _roofs(x, y, roofs, rate, memory, right)
+        part += _roofs(x, y, roofs, (memory, rate), right)
         if away:
             part.append(tag("text", "∞", x=right - 12, y=bottom + 16, class_="tick middle"))
             part.append(tag("line", x1=right - 28, x2=right - 28, y1=bottom, y2=top, class_="away"))
         order = sorted(range(len(points)), key=lambda i: (-points[i].share, i))
         part += [
-            _mark(points[i], x(intensities[i]) if isfinite(intensities[i]) else right - 12, y(points[i].gops), memory)
+            _mark(
+                points[i],
+                x(intensities[i]) if isfinite(intensities[i]) else right - 12,
+                y(points[i].gops),
+                memory,
+            )
             for i in order
         ]
         if moved and total.macs:
@@ -135,13 +164,15 @@ def roofline(result: Result, layers: Sequence[LayerAccount]) -> str:
             part.append(tag("text", "whole network", x=sx + 12, y=sy + 4, class_="note strong halo"))
         out.append(tag("g", *part))
     label = "10⁹ operations a second"
-    out.append(tag("text", label, transform=f"translate(14 {(top + bottom) / 2}) rotate(-90)", class_="label middle"))
+    out.append(
+        tag("text", label, transform=f"translate(14 {(top + bottom) / 2}) rotate(-90)", class_="label middle")
+    )
     return svg(width, height, "Rooflines of DRAM and on-chip memory", *out, class_="drawing roofline")
 
 
-def _roofs(x: Log, y: Log, roofs: dict[str, float], rate: float, memory: str, right: float) -> list[str]:
-    """The slanted roof ends where it meets the highest level one; each level roof starts where the slanted one ends it."""
-    peak = max(roofs.values())
+def _roofs(x: Log, y: Log, roofs: dict[str, float], memory: tuple[str, float], right: float) -> list[str]:
+    """A memory's name and GB/s as the slanted roof, and the level roofs from where they meet it."""
+    (name, rate), peak = memory, max(roofs.values())
     low = max(x.low, y.low / rate)
     x1, y1, x2, y2 = x(low), y(low * rate), x(peak / rate), y(peak)
     out = [tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="roof")]
@@ -150,17 +181,17 @@ def _roofs(x: Log, y: Log, roofs: dict[str, float], rate: float, memory: str, ri
         out.append(
             tag(
                 "text",
-                f"{memory} {rate:,.4g} GB/s",
+                f"{name} {rate:,.4g} GB/s",
                 class_="note halo",
                 transform=f"translate({x1 + 16:.1f} {y1 + (y2 - y1) / (x2 - x1) * 16 - 7:.1f}) rotate({turn:.2f})",
             )
         )
     else:
-        out.append(tag("text", f"{memory} {rate:,.4g} GB/s", x=x1 + 4, y=y.start - 8, class_="note halo"))
+        out.append(tag("text", f"{name} {rate:,.4g} GB/s", x=x1 + 4, y=y.start - 8, class_="note halo"))
     for engine, roof in roofs.items():
         out.append(tag("line", x1=x(roof / rate), x2=right, y1=y(roof), y2=y(roof), class_=f"roof {engine}"))
-        name = f"{ENGINE_TITLES[engine].split(' · ')[1]} {roof:,.4g} GOP/s"
-        out.append(tag("text", words(name), x=right, y=y(roof) - 6, class_=f"note end halo {engine}"))
+        said = f"{ENGINE_TITLES[engine].split(' · ')[1]} {roof:,.4g} GOP/s"
+        out.append(tag("text", words(said), x=right, y=y(roof) - 6, class_=f"note end halo {engine}"))
     return out
 
 
@@ -186,7 +217,10 @@ def energy_roofline(result: Result, layers: Sequence[LayerAccount]) -> str:
     points = [(x, 1e9 * x.energy_mj / x.ops) for x in layers if x.ops and x.energy_mj > 0]
     if not line.intensity or line.op_pj + line.byte_pj <= 0:
         return ""
-    finite = [x.dram_intensity for x, _ in points if isfinite(x.dram_intensity)] + [line.intensity, line.balance or line.intensity]
+    finite = [x.dram_intensity for x, _ in points if isfinite(x.dram_intensity)] + [
+        line.intensity,
+        line.balance or line.intensity,
+    ]
     x = Log(min(finite) / 2.5, max(finite) * 3, 56, 590)
     levels = [pj for _, pj in points] + [line.at(x.low), max(line.dynamic(x.high), line.at(x.high) / 1e3)]
     y = Log(min(levels) / 1.6, max(levels) * 1.6, bottom, top)
@@ -194,13 +228,23 @@ def energy_roofline(result: Result, layers: Sequence[LayerAccount]) -> str:
     out = _axes(x, y, "Energy an operation", "operations per DRAM byte (a MAC = 2)", y_ticks=True)
     if x.low < line.balance < x.high:
         out.append(tag("line", x1=x(line.balance), x2=x(line.balance), y1=bottom, y2=top, class_="balance"))
-        out.append(tag("text", f"balance {line.balance:,.3g} op/B", x=x(line.balance) + 6, y=top + 12, class_="note halo dram"))
+        out.append(
+            tag(
+                "text",
+                f"balance {line.balance:,.3g} op/B",
+                x=x(line.balance) + 6,
+                y=top + 12,
+                class_="note halo dram",
+            )
+        )
     for curve, name in ((line.dynamic, "roof static"), (line.at, "roof")):
         path = " ".join(f"{x(s):.1f},{y(max(curve(s), y.low)):.1f}" for s in steps)
         out.append(tag("polyline", points=path, class_=name))
     for account, pj in points:
         at = x(account.dram_intensity) if isfinite(account.dram_intensity) else 604.0
-        title = f"{account.number} {plain(account.layer.name)}\n{pj:.3g} pJ an operation (without static energy)"
+        title = (
+            f"{account.number} {plain(account.layer.name)}\n{pj:.3g} pJ an operation (without static energy)"
+        )
         out.append(
             tag(
                 "circle",
@@ -214,9 +258,22 @@ def energy_roofline(result: Result, layers: Sequence[LayerAccount]) -> str:
         )
     sx, sy = x(line.intensity), y(line.at(line.intensity))
     out.append(_star(sx, sy, "whole network"))
-    out.append(tag("text", f"whole network {line.at(line.intensity):.3g} pJ", x=sx + 10, y=sy - 8, class_="note strong halo"))
     out.append(
-        tag("text", "pJ an operation", transform=f"translate(12 {(top + bottom) / 2}) rotate(-90)", class_="label middle")
+        tag(
+            "text",
+            f"whole network {line.at(line.intensity):.3g} pJ",
+            x=sx + 10,
+            y=sy - 8,
+            class_="note strong halo",
+        )
+    )
+    out.append(
+        tag(
+            "text",
+            "pJ an operation",
+            transform=f"translate(12 {(top + bottom) / 2}) rotate(-90)",
+            class_="label middle",
+        )
     )
     return svg(width, height, "Energy an operation against operational intensity", *out)
 
@@ -247,7 +304,9 @@ def bars(rows: dict[str, dict[str, float]], unit: str, label: str, least: float 
                 )
             )
             if wide > 7.2 * len(part) + 12:
-                out.append(tag("text", words(part), x=x + wide / 2, y=y + bar / 2 + 4, class_="inside middle"))
+                out.append(
+                    tag("text", words(part), x=x + wide / 2, y=y + bar / 2 + 4, class_="inside middle")
+                )
             x += wide
         out.append(tag("text", si(total, unit), x=x + 10, y=y + bar / 2 + 5, class_="note strong"))
     height = top + len(rows) * (bar + gap)
@@ -256,7 +315,13 @@ def bars(rows: dict[str, dict[str, float]], unit: str, label: str, least: float 
         out.append(tag("line", x1=at, x2=at, y1=14, y2=height - gap + 6, class_="least"))
         anchor = "end" if at > width / 2 else ""
         out.append(
-            tag("text", f"minimum {si(least, unit)}", x=at + (-6 if anchor else 6), y=14, class_=f"note {anchor}".strip())
+            tag(
+                "text",
+                f"minimum {si(least, unit)}",
+                x=at + (-6 if anchor else 6),
+                y=14,
+                class_=f"note {anchor}".strip(),
+            )
         )
     return svg(width, height, label, *out)
 
@@ -275,10 +340,22 @@ def ladder(result: Result) -> str:
     for i, (name, value, meaning) in enumerate(rows):
         y = i * (bar + gap) + 4
         out.append(tag("text", words(name), x=left - 12, y=y + 16, class_="note end"))
-        out.append(tag("rect", tag("title", words(meaning)), x=left, y=y, width=max(value * scale, 1.0), height=bar, class_=f"rung r{i}"))
+        out.append(
+            tag(
+                "rect",
+                tag("title", words(meaning)),
+                x=left,
+                y=y,
+                width=max(value * scale, 1.0),
+                height=bar,
+                class_=f"rung r{i}",
+            )
+        )
         if value * scale > 330:
             out.append(tag("text", words(meaning), x=left + 10, y=y + 15, class_="inside"))
-        out.append(tag("text", f"{value:,} cycles", x=left + value * scale + 10, y=y + 16, class_="note strong"))
+        out.append(
+            tag("text", f"{value:,} cycles", x=left + value * scale + 10, y=y + 16, class_="note strong")
+        )
     return svg(width, len(rows) * (bar + gap) + 6, "Bound, estimate and simulated cycles", *out)
 
 
@@ -291,7 +368,9 @@ def engines(result: Result) -> str:
     shown = [(n.lower(), e) for n, e in total.engines.items() if e.instructions]
     for i, (name, engine) in enumerate(shown):
         y, x = i * (bar + gap) + 4, float(left)
-        out.append(tag("text", words(ENGINE_TITLES.get(name, name)), x=left - 12, y=y + 17, class_="note end"))
+        out.append(
+            tag("text", words(ENGINE_TITLES.get(name, name)), x=left - 12, y=y + 17, class_="note end")
+        )
         pieces: Iterable[tuple[str, int, str]] = [
             ("busy", engine.busy, f"part {name}"),
             *((f"waits: {cause}", cycles, f"part wait w-{cause}") for cause, cycles in engine.stalls.items()),
@@ -317,4 +396,6 @@ def engines(result: Result) -> str:
             x += wide
         busy = engine.busy / total.cycles if total.cycles else 0.0
         out.append(tag("text", f"{busy:.0%}", x=width - 60, y=y + 17, class_="note strong"))
-    return svg(width, max(1, len(shown)) * (bar + gap) + 4, "Busy, waiting and idle cycles of each engine", *out)
+    return svg(
+        width, max(1, len(shown)) * (bar + gap) + 4, "Busy, waiting and idle cycles of each engine", *out
+    )

@@ -67,7 +67,9 @@ def draw(name: str, result: Result, kind: str) -> bytes:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        width, height = (10.4, 4.7) if name == "roofline" else (7.2, 4.2) if name == "energy_roofline" else (7.2, 2.9)
+        width, height = (
+            (10.4, 4.7) if name == "roofline" else (7.2, 4.2) if name == "energy_roofline" else (7.2, 2.9)
+        )
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         FIGURES[name](result, figure)
@@ -85,7 +87,13 @@ def roofline(result: Result, figure: Figure) -> None:
     ops = 2 * total.macs
     onchip = sum(x.onchip_total for x in layers)
     panels = (
-        (left, "DRAM", result.dram_bytes_per_cycle, [x.dram_intensity for x in layers], total.dram_bytes["total"]),
+        (
+            left,
+            "DRAM",
+            result.dram_bytes_per_cycle,
+            [x.dram_intensity for x in layers],
+            total.dram_bytes["total"],
+        ),
         (right, "on-chip", result.onchip_bytes_per_cycle, [x.onchip_intensity for x in layers], onchip),
     )
     for axes, memory, bandwidth, intensities, moved in panels:
@@ -208,7 +216,10 @@ def energy_roofline(result: Result, figure: Figure) -> None:
     line = energy_line(result)
     layers = [x for x in accounts(result) if x.ops and x.energy_mj]
     points = [(x, 1e9 * x.energy_mj / x.ops) for x in layers]
-    finite = [x.dram_intensity for x in layers if isfinite(x.dram_intensity)] + [line.balance or 1.0, line.intensity or 1.0]
+    finite = [x.dram_intensity for x in layers if isfinite(x.dram_intensity)] + [
+        line.balance or 1.0,
+        line.intensity or 1.0,
+    ]
     low, high = min(finite) / 3, max(finite) * 4
     _logarithmic(axes)
     axes.set_xlim(low, high)
@@ -314,9 +325,26 @@ def _stack(axes: Axes, rows: dict[str, dict[str, float]], colours: dict[str, str
         for part in names:
             value = parts.get(part, 0.0)
             colour = colours.get(part, MUTED)
-            axes.barh(y, value, left=at, height=0.56, color=colour, label=None if part in seen else part, edgecolor="white")
+            axes.barh(
+                y,
+                value,
+                left=at,
+                height=0.56,
+                color=colour,
+                label=None if part in seen else part,
+                edgecolor="white",
+            )
             if value > 0.07 * widest:
-                axes.text(at + value / 2, y, f"{value:.3g}", ha="center", va="center", fontsize=8, color="white", weight="bold")
+                axes.text(
+                    at + value / 2,
+                    y,
+                    f"{value:.3g}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white",
+                    weight="bold",
+                )
             seen.add(part)
             at += value
         axes.text(at + 0.01 * widest, y, f"{at:.3g} {unit}", va="center", fontsize=9, weight="bold")

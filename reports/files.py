@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..ir.errors import ReportError
@@ -30,18 +30,18 @@ def write(
     result: Result,
     directory: str | Path,
     *,
-    others: Mapping[str, bytes] | None = None,
+    also: Sequence[str] = (),
     figures: bool = True,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Path]:
+) -> tuple[str, ...]:
     """Write the report's files.
 
     Parameters
     ----------
     directory : path
         Made if it is not there; files of these names are replaced, others stay.
-    others : mapping of name to bytes, optional
-        Files to write beside the report and to list in `summary.json` (program, tiling text, ...).
+    also : sequence of str
+        Names of files that stand beside the report (program, tiling text, ...), for `summary.json` to list.
     figures : bool
         Also draw SVG and PNG files; they take most of the time.
     progress : function of str, optional
@@ -49,39 +49,37 @@ def write(
 
     Returns
     -------
-    dict of name to Path
-        In the order of writing; ``summary.json``, which lists them, is the last.
+    tuple of str
+        Names of all files, those of `also` last.
 
     Raises
     ------
     ReportError
         The directory or a file cannot be written.
     """
-    names = [n for n in NAMES if figures or not n.endswith((".svg", ".png"))] + list(others or {})
+    names = [n for n in NAMES if figures or not n.endswith((".svg", ".png"))]
+    listed = (*names, *also)
     makers: dict[str, Callable[[], bytes]] = {
         "layers.csv": lambda: _text(layers_csv(result)),
         "trace.json": lambda: _text(chrome_trace(result)),
-        "report.html": lambda: _text(page(result, names)),
+        "report.html": lambda: _text(page(result, listed)),
     }
     for figure in FIGURES:
         for kind in ("svg", "png"):
             makers[f"{figure}.{kind}"] = lambda f=figure, k=kind: draw(f, result, k)  # type: ignore[misc]
-    for name, data in (others or {}).items():
-        makers[name] = lambda d=data: d  # type: ignore[misc]
-    makers["summary.json"] = lambda: _text(result.to_json(names))
+    makers["summary.json"] = lambda: _text(result.to_json(listed))
     out = Path(directory)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ReportError(f"{out}: cannot be made: {error.strerror}; give another directory with -o") from None
-    written = {}
-    for name, make in makers.items():
-        if name not in names:
-            continue
+        raise ReportError(
+            f"{out}: cannot be made: {error.strerror}; give another directory with -o"
+        ) from None
+    for name in names:
         if progress is not None:
             progress(name)
-        written[name] = write_bytes(out / name, make())
-    return written
+        write_bytes(out / name, makers[name]())
+    return listed
 
 
 def write_bytes(path: Path, data: bytes) -> Path:

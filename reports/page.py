@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..ir.isa import Engine
 from . import drawing
 from .accounts import ENGINE_TITLES, accounts
-from .palette import CLASSES, COMPONENTS, count, plain, si
+from .palette import CLASSES, COMPONENTS, count, plain, short, si
 from .result import Result
 from .trace import moved_bytes, rate, windows
 from .verdict import verdict
@@ -43,8 +43,16 @@ def page(result: Result, names: Sequence[str] = ()) -> str:
     from jinja2 import Environment, StrictUndefined
 
     style, script = _part("report.css"), _part("report.js")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"si": si, "count": count, "plain": plain, "pct": lambda v, d=1: f"{v:.{d}%}"}
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "si": si,
+        "short": short,
+        "count": count,
+        "plain": plain,
+        "pct": lambda v, d=1: f"{v:.{d}%}",
+    }
     layers = accounts(result)
     total = result.total
     policy = (
@@ -154,8 +162,8 @@ def _rates(result: Result) -> dict[str, Any] | None:
         if timeline is None or segment.program is None:
             return None
         moved = moved_bytes(segment.program)
-        for engine, track in tracks.items():
-            track += rate(timeline, moved, engine, edges - offset)
+        for engine in tracks:
+            tracks[engine] += rate(timeline, moved, engine, edges - offset)
         offset += segment.simulation.cycles
     return {
         "step": step,
@@ -172,27 +180,50 @@ def _twin_rows(result: Result) -> list[dict[str, Any]]:
     a, b = result.total, twin.total
 
     def busy(s: Any, engine: str) -> float:
-        return sum(e.busy for n, e in s.engines.items() if n.lower() == engine) / s.cycles if s.cycles else 0.0
+        return (
+            sum(e.busy for n, e in s.engines.items() if n.lower() == engine) / s.cycles if s.cycles else 0.0
+        )
 
     def row(name: str, ours: float, theirs: float, text: Any, *, more: bool | None) -> dict[str, Any]:
         ratio = (ours / theirs if more else theirs / ours) if ours and theirs and more is not None else None
-        return {"name": name, "ours": text(ours), "theirs": text(theirs), "ratio": ratio, "value": ours, "other": theirs}
+        return {
+            "name": name,
+            "ours": text(ours),
+            "theirs": text(theirs),
+            "ratio": ratio,
+            "value": ours,
+            "other": theirs,
+        }
 
     return [
         row("latency", a.latency_ms, b.latency_ms, lambda v: f"{v:.4g} ms", more=False),
-        row("frames a second", a.fps, b.fps, lambda v: f"{v:,.4g}", more=True),
+        row("frames a second", a.fps, b.fps, short, more=True),
         row("cycles", a.cycles, b.cycles, lambda v: f"{v:,}", more=False),
         row("of the array's peak", a.utilization, b.utilization, lambda v: f"{v:.1%}", more=True),
-        row("DRAM a frame", a.dram_bytes["total"], b.dram_bytes["total"], lambda v: f"{v / 1e6:.4g} MB", more=False),
+        row(
+            "DRAM a frame",
+            a.dram_bytes["total"],
+            b.dram_bytes["total"],
+            lambda v: f"{v / 1e6:.4g} MB",
+            more=False,
+        ),
         row("energy a frame", a.energy.total_mj, b.energy.total_mj, lambda v: f"{v:.4g} mJ", more=False),
         row("MAC array busy", busy(a, "conv"), busy(b, "conv"), lambda v: f"{v:.1%}", more=None),
-        row("depthwise PE busy", busy(a, "dwc"), busy(b, "dwc"), lambda v: f"{v:.1%}" if v else "none", more=None),
+        row(
+            "depthwise PE busy",
+            busy(a, "dwc"),
+            busy(b, "dwc"),
+            lambda v: f"{v:.1%}" if v else "none",
+            more=None,
+        ),
     ]
 
 
 def _ordered(values: dict[str, Any], order: dict[str, str], scale: float = 1.0) -> dict[str, float]:
     known = {k: values[k] * scale for k in order if k in values}
-    return known | {k: v * scale for k, v in values.items() if k not in known and k not in {"total", "compulsory"}}
+    return known | {
+        k: v * scale for k, v in values.items() if k not in known and k not in {"total", "compulsory"}
+    }
 
 
 def _json(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-__all__ = ["CLASSES", "COMPONENTS", "ENGINES", "count", "plain", "shorten", "si"]
+__all__ = ["CLASSES", "COMPONENTS", "ENGINES", "count", "plain", "short", "shorten", "si"]
 
 ENGINES = {"load": "#56B4E9", "conv": "#0072B2", "dwc": "#D55E00", "vec": "#009E73", "save": "#CC79A7"}
 CLASSES = {"weights": "#E69F00", "ifmap": "#56B4E9", "ofmap": "#CC79A7", "instructions": "#8A8F98"}
@@ -35,7 +35,16 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
         return f"∞ {unit}".rstrip()
     if value == 0:
         return f"0 {unit}".rstrip()
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+    for factor, prefix in (
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+        (1.0, ""),
+        (1e-3, "m"),
+        (1e-6, "µ"),
+        (1e-9, "n"),
+    ):
         if abs(value) >= factor * 0.9995 or prefix == "n":
             break
     scaled = value / factor
@@ -44,6 +53,15 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return f"{text} {prefix}{unit}".rstrip()
+
+
+def short(value: float) -> str:
+    """Three digits or whole numbers, never an exponent above 1.
+
+    >>> short(0.1234), short(45.67), short(1612.3), short(0.0)
+    ('0.123', '45.7', '1,612', '0')
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
 
 
 def count(value: int) -> str:

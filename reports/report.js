@@ -112,6 +112,10 @@
   const LEFT = 66, RIGHT = 14, TOP = 10, LANE = 32, GAP = 8, AXIS = 26;
   const tracks = data.tracks;
   if (!tracks.length) return;
+  for (const track of tracks) { // neighbouring layers in two shades
+    let shade = 0;
+    track.shade = track.layer.map((layer, i) => (i && layer !== track.layer[i - 1] ? (shade ^= 1) : shade));
+  }
   canvas.parentElement.hidden = false;
   let from = 0, to = data.cycles;
   const lanes = tracks.length * (LANE + GAP);
@@ -162,8 +166,7 @@
       pen.font = "11px " + face;
       for (let i = first(track.start, from); i < track.start.length && track.start[i] <= to; i++) {
         const a = x(track.start[i]), b = x(track.start[i] + track.length[i]), wide = Math.max(b - a, 0.6);
-        pen.globalAlpha = track.layer[i] % 2 ? 0.78 : 1;
-        if (data.layers[track.layer[i]] !== undefined && String(track.layer[i] + 1) === current) pen.globalAlpha = 1;
+        pen.globalAlpha = track.shade[i] ? 0.76 : 1;
         pen.fillStyle = base;
         pen.fillRect(a, y, wide > 3 ? wide - 0.7 : wide, LANE);
         pen.globalAlpha = 1;

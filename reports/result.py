@@ -27,6 +27,7 @@ __all__ = [
     "Result",
     "SCHEMA",
     "Segment",
+    "aligned",
     "merge",
 ]
 
@@ -171,7 +172,11 @@ class Result:
     def dram_bytes_per_cycle(self) -> float:
         """The DRAM roof: `dram_peak`, or else compulsory bytes over their bound, never above the ports."""
         bounds = self.total.bounds
-        derived = bounds.compulsory_bytes / bounds.dram_cycles if bounds.dram_cycles else float(self.arch.stream_bytes)
+        derived = (
+            bounds.compulsory_bytes / bounds.dram_cycles
+            if bounds.dram_cycles
+            else float(self.arch.stream_bytes)
+        )
         return self.dram_peak or derived
 
     @property
@@ -259,11 +264,12 @@ class Result:
 def merge(simulations: Sequence[Simulation]) -> Simulation:
     """Simulations that run one after the other, as one: cycles, bytes, energies, stalls and bounds add up.
 
-    Layers keep their order and move by the cycles before them. One simulation comes back as it is.
+    Layers keep their order and move by the cycles before them; in the timeline, a layer's number is its place in
+    `Simulation.layers` (see `aligned`).
     """
     first = simulations[0]
     if len(simulations) == 1:
-        return first
+        return replace(first, timeline=aligned(first))
     starts = np.cumsum([0, *(s.cycles for s in simulations)])[:-1].tolist()
     layers: list[LayerResult] = []
     for simulation, start in zip(simulations, starts, strict=True):
@@ -307,6 +313,20 @@ def merge(simulations: Sequence[Simulation]) -> Simulation:
     )
 
 
+def aligned(simulation: Simulation) -> Timeline | None:
+    """The timeline with each layer's place in `Simulation.layers` instead of its number in the program.
+
+    A program has no instruction for some layers (a reshape, a concatenation in place); a simulation leaves those out,
+    and keeps the order of the rest.
+    """
+    timeline = simulation.timeline
+    if timeline is None:
+        return None
+    numbers = np.unique(timeline.layer[timeline.layer >= 0])
+    places = np.searchsorted(numbers, timeline.layer)
+    return replace(timeline, layer=np.where(timeline.layer >= 0, places, -1).astype(np.int32))
+
+
 def _sum(parts: Sequence[dict[str, _Number]]) -> dict[str, _Number]:
     """Key by key, keys in order of appearance."""
     out: dict[str, _Number] = {}
@@ -317,7 +337,7 @@ def _sum(parts: Sequence[dict[str, _Number]]) -> dict[str, _Number]:
 
 
 def _timelines(simulations: Sequence[Simulation], starts: Sequence[int]) -> Timeline | None:
-    lines = [s.timeline for s in simulations if s.timeline is not None]
+    lines = [t for s in simulations if (t := aligned(s)) is not None]
     if len(lines) != len(simulations):
         return None
     counts = np.cumsum([0, *(len(s.layers) for s in simulations)])[:-1]

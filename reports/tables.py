@@ -80,7 +80,8 @@ def layers_csv(result: Result) -> str:
     for kind in left:
         left[kind] = total.dram_bytes.get(kind, 0) - sum(x.layer.dram_bytes.get(kind, 0) for x in layers)
     idle = [
-        next(e.busy for n, e in total.engines.items() if n.lower() == name) - sum(x.layer.busy.get(name, 0) for x in layers)
+        next(e.busy for n, e in total.engines.items() if n.lower() == name)
+        - sum(x.layer.busy.get(name, 0) for x in layers)
         for name in engines
     ]
     rows.writerow(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .palette import plain, shorten, si
+from .palette import plain, short, shorten, si
 from .result import Result
 from .verdict import verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["rows", "screen"]
+__all__ = ["rows", "screen", "summary"]
 
 
 def rows(result: Result) -> list[tuple[str, str]]:
@@ -24,15 +24,18 @@ def rows(result: Result) -> list[tuple[str, str]]:
     spread = f" ±{s.energy.relative_uncertainty:.0%}" if s.energy.relative_uncertainty else ""
     return [
         ("latency", f"{s.latency_ms:.4g} ms  ({s.cycles:,} cycles at {s.clock_mhz:g} MHz, {s.claim})"),
-        ("frames a second", f"{s.fps:,.4g}"),
-        ("throughput", f"{s.gops:,.4g} GOP/s  (a MAC = 2)"),
+        ("frames a second", short(s.fps)),
+        ("throughput", f"{short(s.gops)} GOP/s  (a MAC = 2)"),
         ("of peak", f"{s.utilization:.1%}  of {s.macs_per_cycle:,} MACs a cycle"),
         (
             "DRAM",
             f"{s.dram_bytes['total'] / 1e6:.4g} MB a frame, {s.dram_bytes['total'] / s.latency_ms / 1e6:.3g} GB/s{beyond}",
         ),
         ("energy", f"{s.energy.total_mj:.4g} mJ a frame  ({estimated}{spread})"),
-        ("bound", f"{s.bounds.bound_cycles:,} ≤ estimate {s.estimate_cycles:,} ≤ {s.claim} {s.cycles:,} cycles"),
+        (
+            "bound",
+            f"{s.bounds.bound_cycles:,} ≤ estimate {s.estimate_cycles:,} ≤ {s.claim} {s.cycles:,} cycles",
+        ),
     ]
 
 
@@ -69,21 +72,48 @@ def screen(result: Result, directory: str | Path | None = None) -> RenderableTyp
     for lever in judged.levers[:3]:
         share = lever.cycles / result.total.cycles
         lines.append(
-            Text.assemble((f"  ≤ {share:>4.0%}  ", "bold"), f"{plain(lever.problem)}: try ", (lever.help, "italic"))
+            Text.assemble(
+                (f"  ≤ {share:>4.0%}  ", "bold"), f"{plain(lever.problem)}: try ", (lever.help, "italic")
+            )
         )
     lines.append(Text())
     lines += [Text.from_markup(line) for line in _notes(result)]
     if directory is not None:
-        lines.append(Text.assemble(("files    ", "dim"), str(Path(directory) / "report.html"), ("  and beside it", "dim")))
+        lines.append(
+            Text.assemble(
+                ("files    ", "dim"), str(Path(directory) / "report.html"), ("  and beside it", "dim")
+            )
+        )
     return Group(*lines)
+
+
+def summary(
+    result: Result, directory: str | Path | None = None, *, width: int = 100, colour: bool = False
+) -> str:
+    """`screen` as text, with terminal colours or without."""
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    system = "standard" if colour else None
+    Console(
+        file=out,
+        width=width,
+        force_terminal=colour,
+        color_system=system,
+        highlight=False,
+        legacy_windows=False,
+    ).print(screen(result, directory))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def _beside(result: Result, twin: Result) -> dict[str, str]:
     a, b = result.total, twin.total
     return {
         "latency": f"{b.latency_ms:.4g} ms  ({b.cycles / a.cycles:.2f}× as long)",
-        "frames a second": f"{b.fps:,.4g}",
-        "throughput": f"{b.gops:,.4g} GOP/s",
+        "frames a second": short(b.fps),
+        "throughput": f"{short(b.gops)} GOP/s",
         "of peak": f"{b.utilization:.1%}",
         "DRAM": f"{b.dram_bytes['total'] / 1e6:.4g} MB",
         "energy": f"{b.energy.total_mj:.4g} mJ",
@@ -101,10 +131,14 @@ def _notes(result: Result) -> list[str]:
             "(emulated words against the integer reference)"
         )
     if result.calibration == "synthetic":
-        out.append("[dim]quantised[/] on [yellow]synthetic[/] data: cycles, bytes and energy are valid, accuracy is not")
+        out.append(
+            "[dim]quantised[/] on [yellow]synthetic[/] data: cycles, bytes and energy are valid, accuracy is not"
+        )
     if result.host_segments:
         nodes = sum(len(h.nodes) for h in result.host_segments)
-        out.append(f"[dim]host[/]     {nodes} operators in {len(result.host_segments)} segments, in none of these numbers")
+        out.append(
+            f"[dim]host[/]     {nodes} operators in {len(result.host_segments)} segments, in none of these numbers"
+        )
     if result.misfits:
         out.append(f"[dim]board[/]    [red]does not fit[/]: {_escape(result.misfits[0])}")
     return out

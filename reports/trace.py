@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..hwsim.results import CAUSES, Simulation, Timeline
 from ..ir.isa import COLUMNS, Engine, Opcode, Program, VecOp
 from .palette import plain
-from .result import Result, Segment
+from .result import Result, Segment, aligned
 
 __all__ = ["chrome_trace", "moved_bytes", "windows"]
 
@@ -50,7 +50,9 @@ def moved_bytes(program: Program) -> NDArray[np.int64]:
     return np.where(mapped, run * runs, np.where(opcode == Opcode.FILL, run, 0))
 
 
-def windows(timeline: Timeline, engine: Engine) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def windows(
+    timeline: Timeline, engine: Engine
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows of `timeline` on this engine, and the start and end of each slice.
 
     The DMA engines issue an instruction while the one before still arrives: a slice ends where the next starts, so
@@ -66,11 +68,16 @@ def windows(timeline: Timeline, engine: Engine) -> tuple[NDArray[np.int64], NDAr
 
 
 def _segment(number: int, segment: Segment, offset: int, network: str) -> list[dict[str, Any]]:
-    simulation, program, timeline = segment.simulation, segment.program, segment.simulation.timeline
+    simulation, program, timeline = segment.simulation, segment.program, aligned(segment.simulation)
     pid = number + 1
     title = plain(simulation.network or network)
     events: list[dict[str, Any]] = [
-        {"ph": "M", "pid": pid, "name": "process_name", "args": {"name": f"{title} on {simulation.arch or 'DPU'}"}}
+        {
+            "ph": "M",
+            "pid": pid,
+            "name": "process_name",
+            "args": {"name": f"{title} on {simulation.arch or 'DPU'}"},
+        }
     ]
     if timeline is None:
         return events
@@ -79,12 +86,26 @@ def _segment(number: int, segment: Segment, offset: int, network: str) -> list[d
         rows, starts, ends = windows(timeline, engine)
         if not len(rows):
             continue
-        events.append({"ph": "M", "pid": pid, "tid": engine + 1, "name": "thread_name", "args": {"name": engine.name}})
-        events.append({"ph": "M", "pid": pid, "tid": engine + 1, "name": "thread_sort_index", "args": {"sort_index": int(engine)}})
+        events.append(
+            {"ph": "M", "pid": pid, "tid": engine + 1, "name": "thread_name", "args": {"name": engine.name}}
+        )
+        events.append(
+            {
+                "ph": "M",
+                "pid": pid,
+                "tid": engine + 1,
+                "name": "thread_sort_index",
+                "args": {"sort_index": int(engine)},
+            }
+        )
         free = [0, *ends.tolist()]
-        for row, start, end, before in zip(rows.tolist(), starts.tolist(), ends.tolist(), free[:-1], strict=True):
+        for row, start, end, before in zip(
+            rows.tolist(), starts.tolist(), ends.tolist(), free[:-1], strict=True
+        ):
             index, layer = int(timeline.index[row]), int(timeline.layer[row])
-            name = plain(simulation.layers[layer].name) if 0 <= layer < len(simulation.layers) else "(no layer)"
+            name = (
+                plain(simulation.layers[layer].name) if 0 <= layer < len(simulation.layers) else "(no layer)"
+            )
             args: dict[str, Any] = {
                 "layer": name,
                 "instruction": index,

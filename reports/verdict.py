@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .accounts import COMPUTE, LayerAccount, accounts
+from .palette import shorten
 from .result import Result
 
 __all__ = ["Lever", "Verdict", "verdict"]
@@ -21,7 +22,10 @@ _NAMES = {
     "save": "SAVE",
 }
 _WAITS = {
-    "load": ("loads from DRAM", "more weight or map memory to fetch ahead, wider or more DMA ports, faster DRAM"),
+    "load": (
+        "loads from DRAM",
+        "more weight or map memory to fetch ahead, wider or more DMA ports, faster DRAM",
+    ),
     "save": ("saves to DRAM", "more map memory, so that fewer maps leave the chip"),
     "dram": ("data on their way from DRAM", "faster DRAM, longer bursts, more bursts in flight"),
     "fetch": ("instructions", "a deeper instruction prefetch, larger tiles"),
@@ -77,7 +81,11 @@ def verdict(result: Result) -> Verdict:
     engine = max(COMPUTE, key=lambda e: busy.get(e, 0.0))
     mover = max(("load", "save"), key=lambda e: busy.get(e, 0.0))
     stalls = {
-        c: n for name, e in total.engines.items() if name.lower() == engine for c, n in e.stalls.items() if n and c != "none"
+        c: n
+        for name, e in total.engines.items()
+        if name.lower() == engine
+        for c, n in e.stalls.items()
+        if n and c != "none"
     }
     cause = max(stalls, key=lambda c: stalls[c]) if stalls else "none"
     rate = total.dram_bytes["total"] / total.latency_ms / 1e6
@@ -101,7 +109,9 @@ def verdict(result: Result) -> Verdict:
         )
     else:
         limited = engine
-        reason = f"{_sentence(_NAMES[engine])} is the busiest engine, in {busy.get(engine, 0.0):.0%} of the cycles"
+        reason = (
+            f"{_sentence(_NAMES[engine])} is the busiest engine, in {busy.get(engine, 0.0):.0%} of the cycles"
+        )
     return Verdict(limited, reason + ".", _levers(result, engine, stalls))
 
 
@@ -129,19 +139,25 @@ def _levers(result: Result, engine: str, stalls: dict[str, int]) -> tuple[Lever,
         name = next(x.layer.name for x in layers if x.number == worst)
         found.append(
             Lever(
-                f"Lanes of the MAC array stay empty; most in {name} ({lost[worst]:,} cycles)",
+                f"Lanes of the MAC array stay empty; most in {shorten(name, 40)} ({lost[worst]:,} cycles)",
                 "an array shape that divides these channels and widths, or fewer, larger layers",
                 sum(lost.values()),
             )
         )
-    if not result.arch.has_dwc and any(_depthwise(x) for x in layers):
-        spent = sum(x.engine_cycles for x in layers if _depthwise(x))
+    if not result.arch.has_dwc and any(x.depthwise for x in layers):
+        spent = sum(x.engine_cycles for x in layers if x.depthwise)
         found.append(
-            Lever("Depthwise layers run on the MAC array", "an arch with the depthwise PE (the same name without -nodw)", spent)
+            Lever(
+                "Depthwise layers run on the MAC array",
+                "an arch with the depthwise PE (the same name without -nodw)",
+                spent,
+            )
         )
     excess = total.dram_bytes["total"] - total.dram_bytes["compulsory"]
     mover = max((e.busy for n, e in total.engines.items() if n.lower() in {"load", "save"}), default=0)
-    if excess > 0 and mover > max((e.busy for n, e in total.engines.items() if n.lower() in COMPUTE), default=0):
+    if excess > 0 and mover > max(
+        (e.busy for n, e in total.engines.items() if n.lower() in COMPUTE), default=0
+    ):
         found.append(
             Lever(
                 f"{excess / 1e6:.2f} MB cross the DRAM port beyond the minimum of {total.dram_bytes['compulsory'] / 1e6:.2f} MB",
@@ -155,9 +171,9 @@ def _levers(result: Result, engine: str, stalls: dict[str, int]) -> tuple[Lever,
 
 def _idle_lanes(layers: tuple[LayerAccount, ...], engine: str) -> dict[int, int]:
     """Busy cycles beyond what the layer's MACs need at peak, by layer number."""
-    lost = {x.number: x.layer.busy.get(engine, 0) - x.layer.bound_cycles for x in layers if x.layer.engine == engine and x.ops}
+    lost = {
+        x.number: x.layer.busy.get(engine, 0) - x.layer.bound_cycles
+        for x in layers
+        if x.layer.engine == engine and x.ops
+    }
     return {number: cycles for number, cycles in lost.items() if cycles > 0}
-
-
-def _depthwise(account: LayerAccount) -> bool:
-    return account.layer.engine == "conv" and "dw" in account.layer.op.lower()
