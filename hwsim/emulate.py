@@ -41,6 +41,7 @@ class Memories:
     tables: NDArray[np.int8]
     vector: NDArray[np.uint32]
     accumulators: NDArray[np.int32]
+    sums: NDArray[np.int32]
     dram: tuple[NDArray[np.int8], ...]
     """By `Region`."""
 
@@ -61,6 +62,7 @@ class Memories:
             memory(arch.weights.tables, 256),
             np.zeros(arch.vector_words, np.uint32),
             np.zeros((arch.conv.pixels, oc), np.int32),
+            np.zeros((arch.vec.sums, lanes), np.int32),
             (np.frombuffer(program, np.int8).copy(), np.ascontiguousarray(weights).view(np.int8), maps),
         )
 

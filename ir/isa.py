@@ -262,6 +262,8 @@ FORMATS: dict[tuple[Opcode, VecOp | None], tuple[Field, ...]] = {
             Field("scale", 32, "scale word (average)"),
             Field("counted", 1, "average: the scale word is vector word v_base + valid taps"),
             Field("v_base", 16, "first vector word"),
+            Field("first", 1, "windows start empty; 0 (one output pixel): they go on with the running sums"),
+            Field("last", 1, "results are written; 0 (one output pixel): sums stay, one a channel block"),
         )
         for op in (VecOp.MAX, VecOp.AVG)
     },

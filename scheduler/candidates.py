@@ -250,6 +250,9 @@ class Costing:
             engines.add(layer.engine)
             need = c.strips.need[layer.output]
             w = graph.tensors[layer.output].shape[1] if tiles == 1 else c.cols
+            if layer.reduces:
+                time[layer.engine] += self.busy(layer, 1, 1)
+                continue
             heights = need[1:] - need[:-1]
             for h in set(heights.tolist()):
                 if h:

@@ -298,12 +298,20 @@ class Builder:
             row = instruction(Opcode.VEC, func, **target, **a, **b, **extent, **numbers, zb=quants[1].zero_point, broadcast=int(broadcast), **scale)
         elif isinstance(op, Pool):
             win = op.window
-            y, pad_top, in_h = _window_axis(*rows, win.stride[0], win.pad[0], win.span[0], h)
+            kh = win.kernel[0]
+            if layer.reduces:  # `rows` are of the input: a strip of the one window
+                (y, stop), pad_top = rows, 0
+                kh = in_h = stop - y
+                extent["out_h"] = 1
+                target = out.operand("d", 0, 0)
+            else:
+                y, pad_top, in_h = _window_axis(*rows, win.stride[0], win.pad[0], win.span[0], h)
             x, pad_left, in_w = _window_axis(*cols, win.stride[1], win.pad[1], win.span[1], w)
             sy, sx = (1 if n == 1 else st for n, st in zip(tensors[op.output].shape[:2], win.stride, strict=True))
             geometry = {
                 "in_h": in_h, "in_w": in_w, "sy": sy, "sx": sx, "dy": win.dilation[0], "dx": win.dilation[1],
-                "pad_top": pad_top, "pad_left": pad_left, "kh": win.kernel[0], "kw": win.kernel[1],
+                "pad_top": pad_top, "pad_left": pad_left, "kh": kh, "kw": win.kernel[1],
+                "first": int(not layer.reduces or rows[0] == 0), "last": int(not layer.reduces or rows[1] == h),
             }  # fmt: skip
             extra: dict[str, int] = {}
             if op.kind == "avg":

@@ -115,6 +115,8 @@ class Layer:
     low: int = -128
     high: int = 127
     mode: RoundingMode = "f32"
+    reduces: bool = False
+    """Global pooling: takes its input strip by strip and has its one output pixel after the last."""
 
 
 def make_layers(graph: Graph, arch: Arch, *, fold_tables: bool = True) -> tuple[Layer, ...]:
@@ -175,7 +177,8 @@ def _layer(op: Op, graph: Graph, arch: Arch) -> Layer:
     if parts and parts[0].raw:
         clamp = {"mode": arch.rounding[0]}
     needs = _needs(op, shapes, parts)
-    return Layer(op.name, op, engine, op.inputs, op.output, needs, parts, **clamp)
+    whole = isinstance(op, Pool) and op.window == Window(shapes[0][:2], op.window.stride, (1, 1)) and shapes[0][0] > 1
+    return Layer(op.name, op, engine, op.inputs, op.output, needs, parts, **clamp, reduces=whole)
 
 
 # -- input rows and columns behind output rows and columns -------------------------------------------------------------

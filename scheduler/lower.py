@@ -266,7 +266,7 @@ class _Walk:
                 self._save(s, y0, y1, x0, x1, only)
             return
         layer = self.named[s.layer]
-        y0, y1 = strips.span(s.tensor, step, s.stage)
+        y0, y1 = strips.span(layer.inputs[0] if layer.reduces else s.tensor, step, s.stage)
         if y1 > y0:
             sources = tuple(self._ring_of(name, layer) for name in layer.inputs)
             self.out += self.builder.compute(

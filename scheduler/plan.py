@@ -19,6 +19,7 @@ from ..ir.layout import blocks
 from ..ir.tile import Group, Ring, Statement, TileProgram
 from .candidates import Candidate, Costing
 from .layers import Layer, make_layers
+from .strips import strip_driver
 from .place import Floor, Users, Wanted, place_group
 
 __all__ = ["Objective", "Options", "plan_tiling"]
@@ -126,7 +127,7 @@ class _Planner:
         back = [0] * (n + 1)
         for j in range(1, n + 1):
             for i in range(j - 1, max(-1, j - 1 - self.options.fuse), -1):
-                if j - i > 1 and any(layer.engine is None for layer in self.layers[i:j]):
+                if j - i > 1 and (self.layers[i].engine is None or self.layers[j - 1].engine is None or self.layers[i].reduces):
                     break
                 found = self._best(i, j, hopeful)
                 if found is None and j - i > 1:
@@ -177,7 +178,8 @@ class _Planner:
             and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
         )
         sources = sum(costing.map_words(t) for t in stay if t not in outputs)
-        height, width, _ = self.graph.tensors[layers[-1].output].shape
+        height = self.graph.tensors[strip_driver(layers)].shape[0]
+        width = self.graph.tensors[layers[-1].output].shape[1]
         best: Candidate | None = None
         for rows in self._heights(height, len(layers)):
             for settings in self._settings(layers, rows, height, width):
@@ -309,7 +311,7 @@ class _Planner:
     def _group(self, c: Candidate, rings: dict[str, Ring], stay: set[str]) -> Group:
         del stay
         graph = self.graph
-        height, width, _ = graph.tensors[c.layers[-1].output].shape
+        height, width = graph.tensors[strip_driver(c.layers)].shape[0], graph.tensors[c.layers[-1].output].shape[1]
         body: list[Statement] = []
         loaded: set[str] = set()
         for layer in c.layers:

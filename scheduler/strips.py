@@ -18,7 +18,7 @@ from ..ir.graph import Graph
 from ..ir.isa import Engine
 from .layers import Layer
 
-__all__ = ["Strips", "plan_strips"]
+__all__ = ["Strips", "plan_strips", "strip_driver"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
     """Row schedule of `layers`, whose `outputs` are wanted afterwards, in strips of `rows` rows of the last output."""
     made = {layer.output for layer in layers}
     height = {t: graph.tensors[t].shape[0] for layer in layers for t in (*layer.inputs, layer.output)}
-    driver = layers[-1].output
+    driver = strip_driver(layers)
     count = -(-height[driver] // rows)
     need = {t: np.zeros(count + 1, np.int64) for t in height}
     readers: dict[str, list[Layer]] = {t: [] for t in height}
@@ -74,15 +74,19 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
 
     for layer in reversed(layers):
         t = layer.output
-        if t == driver:
+        if t == driver and not layer.reduces:
             need[t][1:] = np.minimum(np.arange(1, count + 1) * rows, height[t])
+        elif layer.reduces:
+            need[t][count] = height[t]
         elif not readers[t]:
             need[t][1:] = -(-height[t] * np.arange(1, count + 1) // count)
         if t in outputs:
             need[t][count] = height[t]
         for s in range(count):
             low, high = int(need[t][s]), int(need[t][s + 1])
-            if high > low:
+            if layer.reduces:
+                need[layer.inputs[0]][s + 1] = max(need[layer.inputs[0]][s + 1], min((s + 1) * rows, height[layer.inputs[0]]))
+            elif high > low:
                 for k, source in enumerate(layer.inputs):
                     need[source][s + 1] = max(need[source][s + 1], layer.needs(k, low, high)[1])
         for source in layer.inputs:
@@ -110,13 +114,21 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
             low = have
             for layer in readers[t]:
                 strip = step - stage[layer.output]
-                first = _first_row(layer, t, need[layer.output], max(strip, 0), count)
+                if layer.reduces:
+                    first = int(need[t][min(max(strip, 0), count)])
+                else:
+                    first = _first_row(layer, t, need[layer.output], max(strip, 0), count)
                 low = min(low, first)
             if t in made:  # what this very step makes is in the ring too
                 low = min(low, int(need[t][min(max(step - stage[t], 0), count)]))
             fewest, most = max(fewest, have - low), max(most, ahead - low)
         ring[t], slack[t] = min(fewest, height[t]), min(max(most, fewest), height[t])
     return Strips(rows, count, need, stage, ring, slack)
+
+
+def strip_driver(layers: tuple[Layer, ...]) -> str:
+    """The map whose rows are cut into strips: the last output, or what the last layer reduces to one pixel."""
+    return layers[-1].inputs[0] if layers[-1].reduces else layers[-1].output
 
 
 def _first_row(layer: Layer, tensor: str, need: NDArray[np.int64], strip: int, count: int) -> int:
