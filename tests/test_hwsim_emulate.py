@@ -15,7 +15,7 @@ from tilewright.ir.graph import Add, Conv, Mul, Op, Pool, PRelu, Quant, Resize, 
 from tilewright.ir.hazards import assign_waits
 from tilewright.ir.isa import COLUMNS, Engine, Memory, Opcode, Program, Region, VecOp, instruction
 from tilewright.ir.reference import evaluate
-from tilewright.ir.requant import MODES, encode_pair, encode_scale
+from tilewright.ir.requant import MODES, RoundingMode, encode_pair, encode_scale
 
 SETTINGS = settings(
     max_examples=40,
@@ -271,12 +271,13 @@ def int8(rng: np.random.Generator, *shape: int) -> np.ndarray:
 def random_conv(
     rng: np.random.Generator,
     window: Window,
-    i: int,
-    o: int,
-    mode: str,
-    limits: dict[str, int],
+    channels: tuple[int, int],
+    *,
+    mode: RoundingMode,
     groups: int = 1,
+    **limits: int,
 ) -> Conv:
+    i, o = channels
     weight = int8(rng, o, *window.kernel, i // groups)
     bias = rng.integers(-(1 << 14), 1 << 14, o).astype(np.int32)
     words = scale_words(rng, mode, o, 1.0 / (64 * np.sqrt(weight[0].size)))
@@ -291,7 +292,7 @@ def random_conv(
         groups=groups,
         mode=mode,
         **limits,
-    )  # type: ignore[arg-type]
+    )
 
 
 # -- one instruction each ----------------------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ def test_a_convolution_equals_the_reference(data: st.DataObject) -> None:
     za, zd, rng = data.draw(zero_points), data.draw(zero_points), np.random.default_rng(data.draw(seeds))
     lane0, table = data.draw(st.integers(0, arch.lanes - 1)), data.draw(st.booleans())
     step_y, step_x = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 2))
-    op = random_conv(rng, window, i, o, mode, limits)
+    op = random_conv(rng, window, (i, o), mode=mode, **limits)
     x = int8(rng, h, w, i)
     want = reference(op, (x,), (za,), zd)
     oh, ow, _ = want.shape
@@ -347,7 +348,7 @@ def test_a_diagonal_convolution_equals_a_depthwise_reference(data: st.DataObject
     window, h, w = data.draw(windows())
     c, mode = data.draw(st.integers(2, 3 * arch.lanes)), data.draw(st.sampled_from(MODES))
     za, zd, rng = data.draw(zero_points), data.draw(zero_points), np.random.default_rng(data.draw(seeds))
-    op = random_conv(rng, window, c, c, mode, data.draw(ranges()), groups=c)
+    op = random_conv(rng, window, (c, c), mode=mode, groups=c, **data.draw(ranges()))
     x = int8(rng, h, w, c)
     want = reference(op, (x,), (za,), zd)
     bench = Bench(arch)
@@ -374,7 +375,7 @@ def test_a_convolution_split_over_input_channels_equals_the_reference(data: st.D
     h, parts = window.kernel[0], data.draw(st.integers(2, 3))
     i, o = parts * arch.lanes, data.draw(st.integers(1, arch.conv.oc))
     mode, rng = data.draw(st.sampled_from(MODES)), np.random.default_rng(data.draw(seeds))
-    op = random_conv(rng, window, i, o, mode, {})
+    op = random_conv(rng, window, (i, o), mode=mode)
     x = int8(rng, h, w, i)
     za, zd = data.draw(zero_points), 3
     want = reference(op, (x,), (za,), zd)
@@ -408,7 +409,7 @@ def test_the_depthwise_engine_equals_the_reference(data: st.DataObject) -> None:
     window, h, w = data.draw(windows(5))
     c, mode = data.draw(st.integers(2, 3 * arch.lanes)), data.draw(st.sampled_from(MODES))
     za, zd, rng = data.draw(zero_points), data.draw(zero_points), np.random.default_rng(data.draw(seeds))
-    op = random_conv(rng, window, c, c, mode, data.draw(ranges()), groups=c)
+    op = random_conv(rng, window, (c, c), mode=mode, groups=c, **data.draw(ranges()))
     x, values, table = int8(rng, h, w, c), int8(rng, 256), data.draw(st.booleans())
     want = reference(op, (x,), (za,), zd)
     bench = Bench(arch)
