@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from .partition import Coverage, check
     from .quantiser import quantize
 
-__all__ = ["Calibration", "Coverage", "DpuSegment", "HostSegment", "Model", "Network", "check", "load", "quantize"]
+__all__ = [
+    "Calibration",
+    "Coverage",
+    "DpuSegment",
+    "HostSegment",
+    "Model",
+    "Network",
+    "check",
+    "load",
+    "quantize",
+]
 
 _HOME = {
     "Calibration": "calibration",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..ir.errors import ModelError
 from .network import Network, Port, new_session
 
-__all__ = ["Calibration", "RangeMethod", "Statistics", "measure"]
+__all__ = ["Calibration", "RangeMethod", "Statistics", "measure", "real_feeds"]
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -83,12 +83,20 @@ class Calibration:
         if where.is_dir():
             return cls(_images(where, network, limit, mean, std))
         if not where.is_file():
-            raise ModelError(f"calibration {where}: no such file or folder; give a folder of images, a .npy or a .npz")
+            raise ModelError(
+                f"calibration {where}: no such file or folder; give a folder of images, a .npy or a .npz"
+            )
         if where.suffix not in {".npy", ".npz"}:
-            raise ModelError(f"calibration {where}: {where.suffix or 'no suffix'} is not read; give a folder of images, a .npy or a .npz")
+            raise ModelError(
+                f"calibration {where}: {where.suffix or 'no suffix'} is not read; give a folder of images, a .npy or a .npz"
+            )
         try:
             loaded = np.load(where, allow_pickle=False)
-            arrays = {network.inputs[0].name: loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
+            arrays = (
+                {network.inputs[0].name: loaded}
+                if isinstance(loaded, np.ndarray)
+                else {k: loaded[k] for k in loaded.files}
+            )
         except (OSError, ValueError, EOFError) as cause:
             raise ModelError(f"calibration {where}: not a readable numpy file ({cause})") from None
         if len(arrays) == 1 and len(network.inputs) == 1:
@@ -101,7 +109,9 @@ class Calibration:
         columns: dict[str, list[Array]] = {}
         for port in network.inputs:
             if port.name not in arrays:
-                raise ModelError(f"calibration has no array {port.name!r}; it has {sorted(arrays)}", tensor=port.name)
+                raise ModelError(
+                    f"calibration has no array {port.name!r}; it has {sorted(arrays)}", tensor=port.name
+                )
             columns[port.name] = _frames(port, np.asarray(arrays[port.name]))[:limit]
         count = min(len(c) for c in columns.values())
         return cls(tuple({n: c[i] for n, c in columns.items()} for i in range(count)))
@@ -132,46 +142,69 @@ def _frames(port: Port, array: Array) -> list[Array]:
     )
 
 
-def _images(folder: Path, network: Network, limit: int, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Feeds, ...]:
+def _images(
+    folder: Path, network: Network, limit: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[Feeds, ...]:
     from PIL import Image, UnidentifiedImageError
 
     port = network.inputs[0]
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGES)[:limit]
     if not files:
-        raise ModelError(f"calibration {folder}: no image ({', '.join(sorted(IMAGES))}) inside; give a folder with some, or a .npy file")
+        raise ModelError(
+            f"calibration {folder}: no image ({', '.join(sorted(IMAGES))}) inside; give a folder with some, or a .npy file"
+        )
     shape = tuple(d or 1 for d in port.shape)
     if len(network.inputs) != 1 or len(shape) != 4:
-        raise ModelError(f"calibration {folder}: images feed one input of four axes, {port.name} is {list(shape)}; give a .npz file instead")
+        raise ModelError(
+            f"calibration {folder}: images feed one input of four axes, {port.name} is {list(shape)}; give a .npz file instead"
+        )
     last = shape[1] not in {1, 3} and shape[3] in {1, 3}
     height, width, channels = shape[1:] if last else (*shape[2:], shape[1])
     if channels not in {1, 3}:
-        raise ModelError(f"calibration {folder}: input {port.name} has {channels} channels, images have 1 or 3; give a .npy file instead")
+        raise ModelError(
+            f"calibration {folder}: input {port.name} has {channels} channels, images have 1 or 3; give a .npy file instead"
+        )
     samples = []
     for file in files:
         try:
             with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGB" if channels == 3 else "L").resize((width, height)), np.float32)
+                pixels = np.asarray(
+                    image.convert("RGB" if channels == 3 else "L").resize((width, height)), np.float32
+                )
         except (OSError, UnidentifiedImageError):
             raise ModelError(f"calibration image {file} cannot be read; remove or replace it") from None
         pixels = pixels.reshape(height, width, channels)
         if port.dtype == "uint8":
             value = pixels
         else:
-            value = (pixels / 255 - np.float32(mean[:channels])) / np.float32(std[:channels])
+            centred = pixels / 255 - np.array(mean[:channels], np.float32)
+            value = (centred / np.array(std[:channels], np.float32)).astype(np.float32)
         samples.append({port.name: (value if last else value.transpose(2, 0, 1))[None].astype(port.dtype)})
     return tuple(samples)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """What a tensor does on the calibration data: range as the method chose it, and the mean along axis 1."""
+    """What a tensor does on the calibration data.
+
+    Parameters
+    ----------
+    low, high : float
+        Range, as the method chose it.
+    mean, floor, ceiling : arrays
+        Mean, least and greatest value along axis 1 (the channels of an ONNX tensor).
+    """
 
     low: float
     high: float
     mean: Array = field(repr=False)
+    floor: Array = field(repr=False)
+    ceiling: Array = field(repr=False)
 
 
-def measure(network: Network, tensors: Iterable[str], calibration: Calibration, method: RangeMethod) -> dict[str, Statistics]:
+def measure(
+    network: Network, tensors: Iterable[str], calibration: Calibration, method: RangeMethod
+) -> dict[str, Statistics]:
     """Statistics of tensors over all samples.
 
     Raises
@@ -181,28 +214,36 @@ def measure(network: Network, tensors: Iterable[str], calibration: Calibration, 
     """
     fed = {p.name for p in network.inputs}
     names = [n for n in dict.fromkeys(tensors) if n not in fed]
-    session = new_session(network.extract(network.nodes, [p.name for p in network.inputs], names)) if names else None
-    ranges: dict[str, tuple[float, float]] = {}
+    session = (
+        new_session(network.extract(network.nodes, [p.name for p in network.inputs], names))
+        if names
+        else None
+    )
     sums: dict[str, Array] = {}
+    floors: dict[str, Array] = {}
+    ceilings: dict[str, Array] = {}
     histograms: dict[str, Array] = {}
 
     def frames() -> Iterable[dict[str, Array]]:
         for sample in calibration.samples:
-            feeds = {p.name: network.feed(p, sample) for p in network.inputs}
-            values = dict(zip(names, session.run(names, _real(network, feeds)), strict=True)) if session else {}
-            yield {**_real(network, feeds), **values}
+            feeds = real_feeds(network, {p.name: network.feed(p, sample) for p in network.inputs})
+            values = dict(zip(names, session.run(names, feeds), strict=True)) if session else {}
+            yield {**feeds, **values}
 
     for values in frames():
         for name in (*names, *fed):
             value = values[name]
-            low, high = float(np.min(value)), float(np.max(value))
-            if not np.isfinite(low + high):
-                raise ModelError(f"tensor {name} is not finite on the calibration data; check the data's scaling and the weights", tensor=name)
-            before = ranges.get(name, (low, high))
-            ranges[name] = (min(low, before[0]), max(high, before[1]))
             axes = tuple(a for a in range(value.ndim) if a != 1)
-            mean = value.mean(axis=axes, dtype=np.float64) if value.ndim > 1 else np.asarray(value.mean())
-            sums[name] = sums.get(name, 0.0) + mean
+            floor, ceiling = value.min(axis=axes).astype(np.float64), value.max(axis=axes).astype(np.float64)
+            if not np.isfinite(floor.min() + ceiling.max()):
+                raise ModelError(
+                    f"tensor {name} is not finite on the calibration data; check the data's scaling and the weights",
+                    tensor=name,
+                )
+            sums[name] = sums.get(name, 0.0) + value.mean(axis=axes, dtype=np.float64)
+            floors[name] = np.minimum(floors.get(name, floor), floor)
+            ceilings[name] = np.maximum(ceilings.get(name, ceiling), ceiling)
+    ranges = {n: (float(floors[n].min()), float(ceilings[n].max())) for n in sums}
     if method != "minmax":
         for values in frames():
             for name in (*names, *fed):
@@ -211,18 +252,20 @@ def measure(network: Network, tensors: Iterable[str], calibration: Calibration, 
                 histograms[name] = histograms.get(name, 0) + counts
         choose = _percentile if method == "percentile" else _mse
         ranges = {n: choose(histograms[n], *ranges[n]) for n in ranges}
-    return {n: Statistics(*ranges[n], sums[n] / len(calibration.samples)) for n in ranges}
+    count = len(calibration.samples)
+    return {n: Statistics(*ranges[n], sums[n] / count, floors[n], ceilings[n]) for n in ranges}
 
 
-def _real(network: Network, feeds: dict[str, Array]) -> dict[str, Array]:
+def real_feeds(network: Network, feeds: dict[str, Array]) -> dict[str, Array]:
     """Feeds of an integer model as the real values that its stripped network takes."""
     out = {}
     for name, value in feeds.items():
         quant = network.quants.get(name)
-        if quant is not None and value.dtype.kind in "iu":
-            shift = 128 if value.dtype == np.uint8 else 0
-            value = ((value.astype(np.float32) - shift - quant.zero_point) * np.float32(quant.scale)).astype(np.float32)
-        out[name] = value
+        if quant is None or value.dtype.kind not in "iu":
+            out[name] = value
+            continue
+        zero = quant.zero_point + (128 if value.dtype == np.uint8 else 0)
+        out[name] = (value.astype(np.float32) - np.float32(zero)) * np.float32(quant.scale)
     return out
 
 

@@ -22,23 +22,27 @@ _erf = np.vectorize(erf, otypes=[np.float64])
 
 
 def _sigmoid(x: Values) -> Values:
-    return 1.0 / (1.0 + np.exp(-x))
+    y: Values = 1.0 / (1.0 + np.exp(-x))
+    return y
 
 
 def _softplus(x: Values) -> Values:
-    return np.logaddexp(0.0, x)
+    y: Values = np.logaddexp(0.0, x)
+    return y
 
 
 def _gelu(x: Values, approximate: str = "none") -> Values:
-    if approximate == "tanh":
-        return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1.0 + _erf(x / np.sqrt(2.0)))
+    tanh = approximate == "tanh"
+    inner = np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)) if tanh else _erf(x / np.sqrt(2.0))
+    y: Values = 0.5 * x * (1.0 + inner)
+    return y
 
 
 def _clip(x: Values, low: Any = None, high: Any = None, **attributes: Any) -> Values:
     low = attributes.get("min", -inf) if low is None else low
     high = attributes.get("max", inf) if high is None else high
-    return np.minimum(np.maximum(x, low), high)
+    y: Values = np.minimum(np.maximum(x, low), high)
+    return y
 
 
 def _elu(x: Values, alpha: float = 1.0) -> Values:
@@ -78,7 +82,9 @@ ELEMENTWISE: Mapping[str, Callable[..., Values]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Round": np.rint,
     "Selu": _selu,
-    "Shrink": lambda x, lambd=0.5, bias=0.0: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0.0)),
+    "Shrink": lambda x, lambd=0.5, bias=0.0: np.where(
+        x < -lambd, x + bias, np.where(x > lambd, x - bias, 0.0)
+    ),
     "Sigmoid": _sigmoid,
     "Sign": np.sign,
     "Sin": np.sin,
@@ -105,8 +111,12 @@ def evaluate(steps: Sequence[Step], root: str, values: Values) -> Values:
     with np.errstate(all="ignore"):
         for step in steps:
             operands = [known[o] if isinstance(o, str) else o for o in step.operands]
-            result = known[step.result] = np.asarray(ELEMENTWISE[step.op](*operands, **step.attributes), np.float64)
-    return np.nan_to_num(result, nan=0.0, posinf=np.finfo(np.float32).max, neginf=np.finfo(np.float32).min)
+            result = known[step.result] = np.asarray(
+                ELEMENTWISE[step.op](*operands, **step.attributes), np.float64
+            )
+    most = float(np.finfo(np.float32).max)
+    finite: Values = np.nan_to_num(result, nan=0.0, posinf=most, neginf=-most)
+    return finite
 
 
 def affine_clamp(steps: Sequence[Step], root: str) -> tuple[float, float, float, float] | None:

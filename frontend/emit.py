@@ -36,7 +36,22 @@ from ..ir.graph import (
 )
 from ..ir.requant import RoundingMode, encode_pair, encode_scale
 from .elementwise import evaluate
-from .layers import Average, Clamp, Cut, Fill, Join, Layer, Linear, Maximum, Product, Recast, Sample, Slopes, Sum, Unary
+from .layers import (
+    Average,
+    Clamp,
+    Cut,
+    Fill,
+    Join,
+    Layer,
+    Linear,
+    Maximum,
+    Product,
+    Recast,
+    Sample,
+    Slopes,
+    Sum,
+    Unary,
+)
 
 __all__ = ["Emission", "quantise_weights"]
 
@@ -81,7 +96,9 @@ class Emission:
     ops: list[Op] = field(default_factory=list)
     rescaled: dict[tuple[str, Quant], str] = field(default_factory=dict)
 
-    def graph(self, name: str, layers: Sequence[Layer], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
+    def graph(
+        self, name: str, layers: Sequence[Layer], inputs: Sequence[str], outputs: Sequence[str]
+    ) -> Graph:
         """The graph of some layers."""
         for i in inputs:
             self.tensors[i] = Tensor(i, self.shapes[i], self.quants[i])
@@ -101,9 +118,13 @@ class Emission:
         """Codes of a real clamp."""
         low, high = -128, 127
         if np.isfinite(clamp[0]):
-            low = int(np.clip(np.rint(np.float32(clamp[0]) / np.float32(quant.scale)) + quant.zero_point, -128, 127))
+            low = int(
+                np.clip(np.rint(np.float32(clamp[0]) / np.float32(quant.scale)) + quant.zero_point, -128, 127)
+            )
         if np.isfinite(clamp[1]):
-            high = int(np.clip(np.rint(np.float32(clamp[1]) / np.float32(quant.scale)) + quant.zero_point, -128, 127))
+            high = int(
+                np.clip(np.rint(np.float32(clamp[1]) / np.float32(quant.scale)) + quant.zero_point, -128, 127)
+            )
         return low, high
 
     def _as(self, name: str, quant: Quant) -> str:
@@ -153,7 +174,12 @@ class Emission:
         outputs = layer.weight.shape[0]
         if layer.moves:
             one = np.full(outputs, encode_scale(1.0, self.mode), np.uint32)
-            self._moved(layer, self._linear(layer, layer.weight.astype(np.int8), np.zeros(outputs, np.int32), one, (-128, 127)))
+            self._moved(
+                layer,
+                self._linear(
+                    layer, layer.weight.astype(np.int8), np.zeros(outputs, np.int32), one, (-128, 127)
+                ),
+            )
             return
         if layer.exact is not None and self.follow:
             codes, scale = layer.exact.weight, layer.exact.scale
@@ -171,10 +197,17 @@ class Emission:
         except ModelError as cause:
             raise ModelError(f"{layer.name}: {cause}", node=layer.name) from None
         self._declare(layer.output)
-        self.ops.append(self._linear(layer, codes, integer.astype(np.int32), words, self._limits(layer.clamp, y)))
+        self.ops.append(
+            self._linear(layer, codes, integer.astype(np.int32), words, self._limits(layer.clamp, y))
+        )
 
     def _linear(
-        self, layer: Linear, weight: NDArray[np.int8], bias: NDArray[np.int32], words: NDArray[np.uint32], limits: tuple[int, int]
+        self,
+        layer: Linear,
+        weight: NDArray[np.int8],
+        bias: NDArray[np.int32],
+        words: NDArray[np.uint32],
+        limits: tuple[int, int],
     ) -> Op:
         low, high = limits
         if layer.transposed:
@@ -183,7 +216,18 @@ class Emission:
                 layer.groups, low, high, self.mode, layer.moves,
             )  # fmt: skip
         return Conv(
-            layer.name, layer.inputs, layer.output, weight, bias, words, layer.window, layer.groups, low, high, self.mode, layer.moves
+            layer.name,
+            layer.inputs,
+            layer.output,
+            weight,
+            bias,
+            words,
+            layer.window,
+            layer.groups,
+            low,
+            high,
+            self.mode,
+            layer.moves,
         )
 
     def _drift(
@@ -234,7 +278,9 @@ class Emission:
     def _(self, layer: Maximum) -> None:
         quant = self.tensors[layer.inputs[0]].quant
         low, high = self._limits(layer.clamp, quant)
-        self._moved(layer, Pool(layer.name, layer.inputs, layer.output, "max", layer.window, (), low, high, self.mode))
+        self._moved(
+            layer, Pool(layer.name, layer.inputs, layer.output, "max", layer.window, (), low, high, self.mode)
+        )
 
     @emit.register
     def _(self, layer: Average) -> None:
@@ -247,10 +293,23 @@ class Emission:
             self._average_by_weights(layer, divisor, x, y)
             return
         counts = [divisor or n for n in range(1, taps + 1)]
-        words = [int(encode_scale(np.float32(x.scale) / (np.float32(y.scale) * np.float32(n)), self.mode)) for n in counts]
+        words = [
+            int(encode_scale(np.float32(x.scale) / (np.float32(y.scale) * np.float32(n)), self.mode))
+            for n in counts
+        ]
         self._declare(layer.output)
         self.ops.append(
-            Pool(layer.name, layer.inputs, layer.output, "avg", layer.window, (words[0], *words), low, high, self.mode)
+            Pool(
+                layer.name,
+                layer.inputs,
+                layer.output,
+                "avg",
+                layer.window,
+                (words[0], *words),
+                low,
+                high,
+                self.mode,
+            )
         )
 
     def _average_by_weights(self, layer: Average, divisor: int, x: Quant, y: Quant) -> None:
@@ -265,7 +324,15 @@ class Emission:
         weight = np.full((channels, *layer.window.kernel, 1), 1 / divisor)
         self.emit(
             Linear(
-                layer.name, layer.inputs, layer.output, layer.nodes, weight, np.zeros(channels), layer.window, channels, clamp=layer.clamp
+                layer.name,
+                layer.inputs,
+                layer.output,
+                layer.nodes,
+                weight,
+                np.zeros(channels),
+                layer.window,
+                channels,
+                clamp=layer.clamp,
             )
         )
 
@@ -307,7 +374,9 @@ class Emission:
     @emit.register
     def _(self, layer: Fill) -> None:
         quant = self.quants[layer.output]
-        value = int(np.clip(np.rint(np.float32(layer.value) / np.float32(quant.scale)) + quant.zero_point, -128, 127))
+        value = int(
+            np.clip(np.rint(np.float32(layer.value) / np.float32(quant.scale)) + quant.zero_point, -128, 127)
+        )
         source = self._as(layer.inputs[0], quant)
         self._declare(layer.output)
         self.ops.append(Pad(layer.name, (source,), layer.output, layer.before, layer.after, value))
@@ -318,7 +387,9 @@ class Emission:
         # The two fractions of 2048 make a factor of 2^22 (ir.graph.Resize).
         word = int(encode_scale(np.float32(x.scale) / np.float32(y.scale) * np.float32(2.0**-22), self.mode))
         self._declare(layer.output)
-        self.ops.append(Resize(layer.name, layer.inputs, layer.output, layer.rows, layer.cols, word, self.mode))
+        self.ops.append(
+            Resize(layer.name, layer.inputs, layer.output, layer.rows, layer.cols, word, self.mode)
+        )
 
     @emit.register
     def _(self, layer: Recast) -> None:

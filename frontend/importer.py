@@ -54,17 +54,28 @@ def load(source: Any, *, input_shape: InputShapes = None, name: str | None = Non
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     total = sum(c.nbytes for c in constants.values())
     if total > 2 * MAX_TENSOR_BYTES:
-        raise ModelError(f"the constants need {total} bytes, the most is {2 * MAX_TENSOR_BYTES}; export a smaller network", bytes=total)
+        raise ModelError(
+            f"the constants need {total} bytes, the most is {2 * MAX_TENSOR_BYTES}; export a smaller network",
+            bytes=total,
+        )
     shapes, types = _declared(graph)
-    found = strip(spell_qoperators(list(graph.node)), constants, {v.name for v in graph.input}, {v.name for v in graph.output})
+    found = strip(
+        spell_qoperators(list(graph.node)),
+        constants,
+        {v.name for v in graph.input},
+        {v.name for v in graph.output},
+    )
     shapes.update({n: tuple(c.shape) for n, c in found.constants.items()})
     nodes = tuple(
-        Node(p.name, p.op_type, tuple(p.input), tuple(p.output), attributes(p), p, captured(p)) for p in found.nodes
+        Node(p.name, p.op_type, tuple(p.input), tuple(p.output), attributes(p), p, captured(p))
+        for p in found.nodes
     )
-    opsets = {o.domain: o.version for o in model.opset_import if o.domain in {"", "com.microsoft", "ai.onnx.ml"}}
+    opsets = {
+        o.domain: o.version for o in model.opset_import if o.domain in {"", "com.microsoft", "ai.onnx.ml"}
+    }
     if found.quants:
         shapes, types = _again(nodes, found.constants, graph, opsets, found.integer_inputs)
-    types.update({i: onnx.TensorProto.FLOAT for i in found.integer_inputs})
+    types.update(dict.fromkeys(found.integer_inputs, onnx.TensorProto.FLOAT))
     return Network(
         name=name or stem,
         nodes=nodes,
@@ -91,7 +102,9 @@ def _declared(graph: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
     return shapes, types
 
 
-def _again(nodes: tuple[Node, ...], constants: dict[str, Any], graph: Any, opsets: dict[str, int], integer: set[str]) -> tuple[dict[str, Any], dict[str, int]]:
+def _again(
+    nodes: tuple[Node, ...], constants: dict[str, Any], graph: Any, opsets: dict[str, int], integer: set[str]
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Shapes of the stripped network: its tensors are float now, and some are new."""
     from onnx import TensorProto, helper, numpy_helper
 

@@ -16,11 +16,28 @@ from numpy.typing import NDArray
 
 from ..ir.graph import Shape, Window
 
-__all__ = ["Average", "Cut", "Exact", "Fill", "Join", "Layer", "Linear", "Maximum", "Product", "Recast", "Sample", "Slopes", "Step", "Sum", "Unary"]
+__all__ = [
+    "Average",
+    "Cut",
+    "Exact",
+    "Fill",
+    "Join",
+    "Layer",
+    "Linear",
+    "Maximum",
+    "Product",
+    "Recast",
+    "Sample",
+    "Slopes",
+    "Step",
+    "Sum",
+    "Unary",
+]
 
 Array = NDArray[Any]
 Clamp = tuple[float, float]
 OPEN: Clamp = (-inf, inf)
+POINT = Window()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +65,7 @@ class Linear(Layer):
 
     weight: Array = field(repr=False)
     bias: Array = field(repr=False)
-    window: Window = Window()
+    window: Window = POINT
     groups: int = 1
     transposed: bool = False
     output_pad: tuple[int, int] = (0, 0)
@@ -78,7 +95,7 @@ class Product(Layer):
 class Maximum(Layer):
     """Max pooling."""
 
-    window: Window = Window()
+    window: Window = POINT
     clamp: Clamp = OPEN
 
 
@@ -86,7 +103,7 @@ class Maximum(Layer):
 class Average(Layer):
     """Average pooling; `divisor` 0 counts valid taps only."""
 
-    window: Window = Window()
+    window: Window = POINT
     divisor: int = 0
     clamp: Clamp = OPEN
 

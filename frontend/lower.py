@@ -127,7 +127,9 @@ class Lowering:
         for name, source in self.sources.items():
             if source.tensor in self.network.quants:
                 quants[name] = self.network.quants[source.tensor]
-        return Lowered(tuple(self.layers.values()), self.shapes, self.views, self.sources, host, self.notes, quants)
+        return Lowered(
+            tuple(self.layers.values()), self.shapes, self.views, self.sources, host, self.notes, quants
+        )
 
     def _lower_node(self, node: Node, handlers: Mapping[str, Callable[[Lowering, Node], str]]) -> None:
         out = node.outputs[0] if node.outputs else ""
@@ -138,11 +140,15 @@ class Lowering:
             return
         handler = handlers.get(node.op)
         if handler is None or node.captured:
-            raise Unmapped(*HOST_ONLY.get(node.op, (f"the DPU has no {node.op}", "it runs on the host, in onnxruntime")))
+            raise Unmapped(
+                *HOST_ONLY.get(node.op, (f"the DPU has no {node.op}", "it runs on the host, in onnxruntime"))
+            )
         for name in (n for n in (*node.inputs, *node.outputs) if n):
             shape = self.network.shapes.get(name)
             if shape is None:
-                raise Unmapped(f"the shape of {name} is known only when the network runs", "export with static shapes")
+                raise Unmapped(
+                    f"the shape of {name} is known only when the network runs", "export with static shapes"
+                )
             if min(shape, default=1) < 1:
                 raise Unmapped(f"{name} is empty")
         kind = self.network.types.get(out, 1)
@@ -154,10 +160,17 @@ class Lowering:
         """View nodes whose data never enters a map belong to the host where the host reads them."""
         for node in self.network.nodes:
             out = node.outputs[0] if node.outputs else ""
-            if node.name in self.host or node.name in self.failed or out not in self.views or not self._virtual(self.views[out]):
+            if (
+                node.name in self.host
+                or node.name in self.failed
+                or out not in self.views
+                or not self._virtual(self.views[out])
+            ):
                 continue
             readers = self.network.consumers.get(out, ())
-            if out in self.network.output_names or any(r.name in self.host or r.name in self.failed for r in readers):
+            if out in self.network.output_names or any(
+                r.name in self.host or r.name in self.failed for r in readers
+            ):
                 self.failed[node.name] = ("a view of what the host makes", "it costs nothing")
 
     # -- chains of elementwise nodes -----------------------------------------------------------------
@@ -165,16 +178,29 @@ class Lowering:
     def scalar(self, name: str) -> float | None:
         """Value of a constant with one element."""
         value = self.network.constants.get(name)
-        return float(value.reshape(-1)[0]) if value is not None and value.size == 1 and value.dtype.kind in "fiu" else None
+        return (
+            float(value.reshape(-1)[0])
+            if value is not None and value.size == 1 and value.dtype.kind in "fiu"
+            else None
+        )
 
     def _find_chains(self) -> None:
         net = self.network
         for node in net.nodes:
-            if node.name in self.host or node.op not in ELEMENTWISE or node.captured or len(node.outputs) != 1:
+            if (
+                node.name in self.host
+                or node.op not in ELEMENTWISE
+                or node.captured
+                or len(node.outputs) != 1
+            ):
                 continue
             tensors = list(dict.fromkeys(i for i in node.inputs if i and self.scalar(i) is None))
             out = node.outputs[0]
-            if not tensors or any(i in net.constants for i in tensors) or net.types.get(out, 1) not in {1, 10, 11}:
+            if (
+                not tensors
+                or any(i in net.constants for i in tensors)
+                or net.types.get(out, 1) not in {1, 10, 11}
+            ):
                 continue
             shape = net.shapes.get(out)
             if shape is None or any(net.shapes.get(t) != shape for t in tensors) or min(shape, default=1) < 1:
@@ -255,13 +281,19 @@ class Lowering:
 
     def sole(self, name: str) -> bool:
         """Whether a tensor has one reader, so that its producer may change what it stores."""
-        return len(self.network.consumers.get(name, ())) == 1 and name not in self.network.output_names and name not in self.network.quants
+        return (
+            len(self.network.consumers.get(name, ())) == 1
+            and name not in self.network.output_names
+            and name not in self.network.quants
+        )
 
     def view(self, name: str) -> View:
         """Where a tensor lives; what no layer made is virtual until its first reader decides its order."""
         if name not in self.views:
             if name in self.network.constants:
-                raise Unmapped(f"{name} is a constant map", "fold it into the weights, or leave it to the host")
+                raise Unmapped(
+                    f"{name} is a constant map", "fold it into the weights, or leave it to the host"
+                )
             shape, axes, stride = self.shape(name), [], prod(self.shape(name))
             for extent in shape:
                 stride //= extent
@@ -275,7 +307,9 @@ class Lowering:
     def emit(self, layer: Layer, shape: Shape) -> str:
         """Add a layer; returns its map."""
         if max(shape[:2]) > MAX_EXTENT or shape[2] > MAX_CHANNELS or min(shape) < 1:
-            raise Unmapped(f"a map of {shape} is beyond the DPU's {MAX_EXTENT} x {MAX_EXTENT} x {MAX_CHANNELS}")
+            raise Unmapped(
+                f"a map of {shape} is beyond the DPU's {MAX_EXTENT} x {MAX_EXTENT} x {MAX_CHANNELS}"
+            )
         self.layers[layer.output] = layer
         self.shapes[layer.output] = shape
         return layer.output
@@ -283,16 +317,19 @@ class Lowering:
     def replace(self, old: Layer, new: Layer, tensor: str) -> None:
         """Put a layer in another's place, in order; its output is now `tensor`."""
         shape = self.shapes.pop(old.output)
-        self.layers = {(tensor if k == old.output else k): (new if k == old.output else v) for k, v in self.layers.items()}
+        self.layers = {
+            (tensor if k == old.output else k): (new if k == old.output else v)
+            for k, v in self.layers.items()
+        }
         self.shapes[tensor] = shape
         self.views.pop(old.output, None)
 
     def place(self, tensor: str, storage: str, groups: Groups) -> None:
         """Say that an ONNX tensor is stored in a map: logical axes `groups` make up H, W and C."""
         logical, shape = self.shape(tensor), self.shapes[storage]
-        strides, axes = (shape[1] * shape[2], shape[2], 1), [()] * len(logical)
-        placed: list[tuple[tuple[int, int], ...]] = list(axes)
-        for group, stride in zip(groups, strides, strict=True):
+        placed: list[tuple[tuple[int, int], ...]] = [()] * len(logical)
+        for group, pitch in zip(groups, (shape[1] * shape[2], shape[2], 1), strict=True):
+            stride = pitch
             for a in reversed(group):
                 placed[a] = ((logical[a], stride),) if logical[a] > 1 else ()
                 stride *= logical[a]
@@ -311,7 +348,10 @@ class Lowering:
                 self.quants[view.storage] = asked
             elif have != asked:
                 node = self.network.producer[tensor]
-                self.emit(Unary(node.name, (view.storage,), tensor, (node.name,), view.storage, ()), self.shapes[view.storage])
+                self.emit(
+                    Unary(node.name, (view.storage,), tensor, (node.name,), view.storage, ()),
+                    self.shapes[view.storage],
+                )
                 view = View(tensor, view.axes)
         self.views[tensor] = view
 
@@ -336,7 +376,14 @@ class Lowering:
             for reader in self.network.consumers.get(frontier.pop(0), ()):
                 if reader.op in {"MatMul", "LayerNormalization"}:
                     return channels_last
-                if reader.op in {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "Transpose", "BatchNormalization"}:
+                if reader.op in {
+                    "Conv",
+                    "ConvTranspose",
+                    "MaxPool",
+                    "AveragePool",
+                    "Transpose",
+                    "BatchNormalization",
+                }:
                     return channels_first
                 frontier += [o for o in reader.outputs if o]
         return channels_first
@@ -356,14 +403,20 @@ class Lowering:
             groups = groups_of(channels_first, logical)
         view, shape = self.view(tensor), _extents(logical, groups)
         if max(shape[:2]) > MAX_EXTENT or shape[2] > MAX_CHANNELS:
-            raise Unmapped(f"a map of {shape} is beyond the DPU's {MAX_EXTENT} x {MAX_EXTENT} x {MAX_CHANNELS}")
+            raise Unmapped(
+                f"a map of {shape} is beyond the DPU's {MAX_EXTENT} x {MAX_EXTENT} x {MAX_CHANNELS}"
+            )
         hwc = _regroup(view, groups)
         key = (view.storage, hwc.order, shape)
         if key in self.moved:
             return self.moved[key]
         if self._virtual(view):
             base = view.storage[1:]
-            name = base if base not in self.shapes else f"{base}/{sum(s.tensor == base for s in self.sources.values())}"
+            name = (
+                base
+                if base not in self.shapes
+                else f"{base}/{sum(s.tensor == base for s in self.sources.values())}"
+            )
             self.sources[name] = Source(base, hwc)
             self.shapes[name] = shape
         elif hwc.order in {((prod(shape), 1),), ()} and shape[2] == self.shapes[view.storage][2]:
@@ -403,18 +456,17 @@ class Lowering:
                 return self.emit(
                     Linear(name, (storage,), name, (), weight, np.zeros(shape[2]), window, moves=True), shape
                 )
-        if shape[0] == stored[0] * by and shape[1] == stored[1] * bx and by * bx * shape[2] == stored[2]:
+        whole = shape[0] == stored[0] * by and shape[1] == stored[1] * bx and by * bx * shape[2] == stored[2]
+        if whole and np.all(y == gy // by) and np.all(x == gx // bx):
             # each input pixel writes one block of by x bx pixels
-            if np.all(y == gy // by) and np.all(x == gx // bx):
-                blocks = c.reshape(stored[0], by, stored[1], bx, shape[2]).transpose(0, 2, 1, 3, 4)
-                if np.all(blocks == blocks[:1, :1]):
-                    weight = self._zeros(shape[2], by, bx, stored[2])
-                    iy, ix, io = np.ogrid[:by, :bx, : shape[2]]
-                    weight[io, iy, ix, blocks[0, 0]] = 1
-                    window = Window((by, bx), (by, bx))
-                    return self.emit(
-                        Linear(name, (storage,), name, (), weight, np.zeros(shape[2]), window, transposed=True, moves=True), shape
-                    )
+            blocks = c.reshape(stored[0], by, stored[1], bx, shape[2]).transpose(0, 2, 1, 3, 4)
+            if np.all(blocks == blocks[:1, :1]):
+                weight = self._zeros(shape[2], by, bx, stored[2])
+                iy, ix, io = np.ogrid[:by, :bx, : shape[2]]
+                weight[io, iy, ix, blocks[0, 0]] = 1
+                window, zero = Window((by, bx), (by, bx)), np.zeros(shape[2])
+                layer = Linear(name, (storage,), name, (), weight, zero, window, transposed=True, moves=True)
+                return self.emit(layer, shape)
         raise Unmapped(
             f"needs {tensor} in an order that moves data across rows ({stored} to {shape})",
             "keep channels as the second axis, or leave this part to the host",
@@ -422,7 +474,10 @@ class Lowering:
 
     def _zeros(self, *shape: int) -> NDArray[np.float32]:
         if prod(shape) > MAX_MOVE_WEIGHTS:
-            raise Unmapped(f"moving the data would need {prod(shape)} 0/1 weights, the most is {MAX_MOVE_WEIGHTS}", "reorder before or after the network")
+            raise Unmapped(
+                f"moving the data would need {prod(shape)} 0/1 weights, the most is {MAX_MOVE_WEIGHTS}",
+                "reorder before or after the network",
+            )
         return np.zeros(shape, np.float32)
 
     def affine(self, node: Node, tensor: str, scale: NDArray[Any], shift: NDArray[Any], channel: int) -> str:
@@ -450,7 +505,8 @@ class Lowering:
         weight = np.broadcast_to(scale, (channels,)).astype(np.float64).reshape(channels, 1, 1, 1)
         bias = np.broadcast_to(shift, (channels,)).astype(np.float64)
         self.emit(
-            Linear(node.name, (storage,), out, (node.name,), weight, bias, groups=channels), self.shapes[storage]
+            Linear(node.name, (storage,), out, (node.name,), weight, bias, groups=channels),
+            self.shapes[storage],
         )
         self.place(out, out, groups)
         return "a 1x1 depthwise convolution"
@@ -471,7 +527,7 @@ def _fold(layer: Layer, folded: tuple[float, float, float, float]) -> Layer | No
     if isinstance(layer, Linear) and layer.moves:
         return None
     if isinstance(layer, Linear) and (k, b) != (1.0, 0.0):
-        layer = scale_linear(layer, np.float64(k), np.float64(b))
+        layer = scale_linear(layer, np.asarray(k), np.asarray(b))
     elif isinstance(layer, Sum) and b == 0.0:
         layer = replace(layer, factors=(layer.factors[0] * k, layer.factors[1] * k))
     elif (k, b) != (1.0, 0.0):
@@ -507,9 +563,15 @@ def _pixelwise(*offsets: NDArray[np.int64]) -> bool:
 
 _RUNS_THERE = "it runs on the host, in onnxruntime"
 HOST_ONLY: Mapping[str, Reason] = {
-    "Softmax": ("an exponential over a sum is no 8-bit operation of the DPU", _RUNS_THERE + "; a final Softmax can be left out: it does not change the order"),
+    "Softmax": (
+        "an exponential over a sum is no 8-bit operation of the DPU",
+        _RUNS_THERE + "; a final Softmax can be left out: it does not change the order",
+    ),
     "LayerNormalization": ("normalisation over channels needs more than 8 bits", _RUNS_THERE),
-    "LRN": ("normalisation over neighbouring channels needs more than 8 bits", _RUNS_THERE + "; use batch normalisation, which folds away"),
+    "LRN": (
+        "normalisation over neighbouring channels needs more than 8 bits",
+        _RUNS_THERE + "; use batch normalisation, which folds away",
+    ),
     "NonMaxSuppression": ("sorting is no DPU operation", _RUNS_THERE),
     "TopK": ("sorting is no DPU operation", _RUNS_THERE),
     "LSTM": ("recurrence is no DPU operation", _RUNS_THERE),

@@ -67,10 +67,21 @@ def _bias(lo: Lowering, node: Node, slot: int, outputs: int) -> tuple[Array, NDA
     return flat, exact
 
 
-def _exact(lo: Lowering, name: str, out_axis: int, bias: NDArray[np.int64] | None, rearrange: Callable[[Array], Array]) -> Exact | None:
+def _exact(
+    lo: Lowering,
+    name: str,
+    out_axis: int,
+    bias: NDArray[np.int64] | None,
+    rearrange: Callable[[Array], Array],
+) -> Exact | None:
     """The model's own int8 weights in our order, if it has them and they fit."""
     known = lo.network.weights.get(name)
-    if known is None or known.axis not in {None, out_axis} or known.values.min() < -128 or known.values.max() > 127:
+    if (
+        known is None
+        or known.axis not in {None, out_axis}
+        or known.values.min() < -128
+        or known.values.max() > 127
+    ):
         return None
     weight = rearrange(known.values).astype(np.int8)
     scale = np.broadcast_to(known.scale, (weight.shape[0],)).astype(np.float32)
@@ -90,7 +101,7 @@ def _conv(lo: Lowering, node: Node) -> str:
     weight = rearrange(raw)
     groups = int(node.attributes.get("group", 1))
     storage = lo.dense(x)
-    nodes = (node.name,)
+    nodes: tuple[str, ...] = (node.name,)
     window = window_of(node, weight.shape[1:3], lo.shapes[storage], rank)
     producer = lo.layers.get(storage)
     if (
@@ -112,7 +123,15 @@ def _conv(lo: Lowering, node: Node) -> str:
         raise Unmapped(f"{lo.shapes[storage][2]} input channels and weights for {groups} x {weight.shape[3]}")
     bias, integers = _bias(lo, node, 2, weight.shape[0])
     layer = Linear(
-        node.name, (storage,), out, nodes, weight, bias, window, groups, exact=_exact(lo, node.inputs[1], 0, integers, rearrange)
+        node.name,
+        (storage,),
+        out,
+        nodes,
+        weight,
+        bias,
+        window,
+        groups,
+        exact=_exact(lo, node.inputs[1], 0, integers, rearrange),
     )
     oh, ow = window.output(*lo.shapes[storage][:2])
     lo.emit(layer, (oh, ow, weight.shape[0]))
@@ -142,27 +161,53 @@ def _conv_transpose(lo: Lowering, node: Node) -> str:
     # What the model declares decides: auto_pad and output_shape only ever change the pads.
     shape_out = lo.shape(out)
     want = (1, shape_out[2]) if rank == 3 else (shape_out[2], shape_out[3])
-    full = [(e - 1) * s + k + o for e, s, k, o in zip(lo.shapes[storage][:2], window.stride, window.span, extra, strict=True)]
+    full = [
+        (e - 1) * s + k + o
+        for e, s, k, o in zip(lo.shapes[storage][:2], window.stride, window.span, extra, strict=True)
+    ]
     have = [f - window.pad[i] - window.pad[i + 2] for i, f in enumerate(full)]
     if have != list(want):
         total = [f - w for f, w in zip(full, want, strict=True)]
         if min(total) < 0:
-            raise Unmapped(f"an output of {want} from {lo.shapes[storage][:2]} needs negative padding", "drop output_shape")
-        # ONNX ConvTranspose: SAME_UPPER puts the larger half at the start, every other case at the end.
+            raise Unmapped(
+                f"an output of {want} from {lo.shapes[storage][:2]} needs negative padding",
+                "drop output_shape",
+            )
+        # ONNX ConvTranspose: SAME_UPPER puts the smaller half at the start, every other case at the end.
         upper = node.attributes.get("auto_pad") == "SAME_UPPER"
-        low = [t - t // 2 if upper else t // 2 for t in total]
+        low = [t // 2 if upper else t - t // 2 for t in total]
         window = replace(window, pad=(low[0], low[1], total[0] - low[0], total[1] - low[1]))
     bias, integers = _bias(lo, node, 2, weight.shape[0])
     exact = None if groups > 1 else _exact(lo, node.inputs[1], 1, integers, rearrange)
     layer = Linear(
-        node.name, (storage,), out, (node.name,), weight, bias, window, groups, transposed=True, output_pad=extra, exact=exact
+        node.name,
+        (storage,),
+        out,
+        (node.name,),
+        weight,
+        bias,
+        window,
+        groups,
+        transposed=True,
+        output_pad=extra,
+        exact=exact,
     )
     lo.emit(layer, (want[0], want[1], weight.shape[0]))
     lo.place(out, out, groups_of(channels_first, shape_out))
     return "a transposed convolution"
 
 
-def _dot(lo: Lowering, node: Node, x: str, weights: str, *, transposed: bool, alpha: float, bias: Array, integers: Any) -> str:
+def _dot(
+    lo: Lowering,
+    node: Node,
+    x: str,
+    weights: str,
+    *,
+    transposed: bool,
+    alpha: float,
+    bias: Array,
+    integers: Any,
+) -> str:
     """Product of the last axis of x with a constant matrix (N, K), or (K, N) where not `transposed`."""
     out, logical = node.outputs[0], lo.shape(x)
     raw = _weights(lo, weights)
@@ -236,10 +281,16 @@ def _matmul(lo: Lowering, node: Node) -> str:
     if node.inputs[1] not in lo.network.constants:
         raise Unmapped("multiplies two computed tensors (attention)", "it runs on the host, in onnxruntime")
     weights = _weights(lo, node.inputs[1])
-    if node.inputs[0] in lo.network.constants or weights.ndim < 2 or weights.size != weights.shape[-1] * weights.shape[-2]:
+    if (
+        node.inputs[0] in lo.network.constants
+        or weights.ndim < 2
+        or weights.size != weights.shape[-1] * weights.shape[-2]
+    ):
         raise Unmapped("its weights are no single matrix on the right", "put the weights second")
     zero = np.zeros(weights.shape[-1])
-    return _dot(lo, node, node.inputs[0], node.inputs[1], transposed=False, alpha=1.0, bias=zero, integers=None)
+    return _dot(
+        lo, node, node.inputs[0], node.inputs[1], transposed=False, alpha=1.0, bias=zero, integers=None
+    )
 
 
 def _batch_norm(lo: Lowering, node: Node) -> str:
@@ -255,10 +306,15 @@ def _channel_constant(lo: Lowering, value: Array, logical: tuple[int, ...]) -> t
     padded = (1,) * (len(logical) - value.ndim) + value.shape
     varying = [i for i, e in enumerate(padded) if e > 1]
     if len(padded) > len(logical) or len(varying) != 1 or padded[varying[0]] != logical[varying[0]]:
-        raise Unmapped(f"its constant of shape {list(value.shape)} varies along more than the channels", "use one constant a channel")
+        raise Unmapped(
+            f"its constant of shape {list(value.shape)} varies along more than the channels",
+            "use one constant a channel",
+        )
     axis = varying[0]
     if axis not in {1, len(logical) - 1} or len(logical) > 4:
-        raise Unmapped(f"its constant varies along axis {axis}, which is no channel axis", "use one constant a channel")
+        raise Unmapped(
+            f"its constant varies along axis {axis}, which is no channel axis", "use one constant a channel"
+        )
     return value.reshape(-1).astype(np.float64), axis
 
 
@@ -293,12 +349,14 @@ def _binary(lo: Lowering, node: Node) -> str:
                 return lo.affine(node, tensor, -np.ones(1), k, axis)
         raise Unmapped(f"{node.op} of a constant per channel", "it runs on the host, in onnxruntime")
     if node.op not in {"Add", "Sub", "Sum", "Mul"}:
-        raise Unmapped(f"{node.op} of two computed tensors", "multiply by a reciprocal, or leave it to the host")
+        raise Unmapped(
+            f"{node.op} of two computed tensors", "multiply by a reciprocal, or leave it to the host"
+        )
     factors = (1.0, -1.0 if node.op == "Sub" else 1.0)
     sa, sb = lo.shape(a), lo.shape(b)
     if sa != logical and sb == logical:
         a, b, sa, sb, factors = b, a, sb, sa, (factors[1], factors[0])
-    first, second, groups = _operands(lo, a, b, sa, sb, logical)
+    first, second, groups = _operands(lo, (a, sa), (b, sb), logical)
     if node.op == "Mul":
         lo.emit(Product(node.name, (first, second), out, (node.name,)), lo.shapes[first])
     else:
@@ -307,8 +365,14 @@ def _binary(lo: Lowering, node: Node) -> str:
     return "a product" if node.op == "Mul" else "a sum"
 
 
-def _operands(lo: Lowering, a: str, b: str, sa: tuple[int, ...], sb: tuple[int, ...], logical: tuple[int, ...]) -> tuple[str, str, Groups]:
+def _operands(
+    lo: Lowering,
+    wide: tuple[str, tuple[int, ...]],
+    narrow: tuple[str, tuple[int, ...]],
+    logical: tuple[int, ...],
+) -> tuple[str, str, Groups]:
     """Maps of both operands in one order; a single value a pixel is spread over the channels."""
+    (a, sa), (b, sb) = wide, narrow
     if sa != logical:
         raise Unmapped(f"broadcasts both operands, {list(sa)} and {list(sb)}", "broadcast one of them only")
     order = channels_last if groups_of(channels_last, logical) == lo.layout(a) else channels_first
@@ -333,7 +397,9 @@ def _operands(lo: Lowering, a: str, b: str, sa: tuple[int, ...], sb: tuple[int, 
             lo._inherit(spread, second)
         second, have = spread, lo.shapes[spread]
     if have not in {(h, w, c), (1, 1, c)}:
-        raise Unmapped(f"broadcasts {list(sb)} over {list(sa)}", "broadcast one value a channel, or one a pixel")
+        raise Unmapped(
+            f"broadcasts {list(sb)} over {list(sa)}", "broadcast one value a channel, or one a pixel"
+        )
     return first, second, groups
 
 
@@ -349,7 +415,15 @@ def _many(lo: Lowering, node: Node, names: list[str]) -> str:
     for i, name in enumerate(names[1:], 1):
         last = i == len(names) - 1
         result = out if last else f"{out}/sum{i}"
-        lo.emit(Sum(node.name if last else f"{node.name}/{i}", (total, lo.dense(name, groups)), result, (node.name,)), lo.shapes[total])
+        lo.emit(
+            Sum(
+                node.name if last else f"{node.name}/{i}",
+                (total, lo.dense(name, groups)),
+                result,
+                (node.name,),
+            ),
+            lo.shapes[total],
+        )
         total = result
     lo.place(out, out, groups)
     return "a chain of sums"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from math import floor, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.graph import Shape, Window
-from .layers import Average, Cut, Fill, Join, Maximum, Sample, Sum
+from .layers import Average, Cut, Fill, Join, Linear, Maximum, Sample, Sum
 from .lower import Groups, Lowering, groups_of
 from .lower_linear import window_of
 from .network import Node
@@ -105,7 +106,9 @@ def _padded(window: Window, extra: tuple[int, int]) -> Window:
     window = replace(window, pad=(top, left, bottom + extra[0], right + extra[1]))
     sh, sw = window.span
     if max(window.pad[0], window.pad[2]) >= sh or max(window.pad[1], window.pad[3]) >= sw:
-        raise Unmapped(f"padding {window.pad} is not smaller than the window {window.span}", "pad with Pad before it")
+        raise Unmapped(
+            f"padding {window.pad} is not smaller than the window {window.span}", "pad with Pad before it"
+        )
     return window
 
 
@@ -132,7 +135,9 @@ def _average_pool(lo: Lowering, node: Node) -> str:
         h, w, c = lo.shapes[storage]
         top, left, bottom, right = window.pad
         storage = lo.emit(
-            Fill(f"{node.name}/pad", (storage,), f"{out}/pad", (node.name,), (top, left, 0), (bottom, right, 0)),
+            Fill(
+                f"{node.name}/pad", (storage,), f"{out}/pad", (node.name,), (top, left, 0), (bottom, right, 0)
+            ),
             (h + top + bottom, w + left + right, c),
         )
         window, counts = replace(window, pad=(0, 0, 0, 0)), False
@@ -179,7 +184,10 @@ def _reduce(lo: Lowering, node: Node) -> str:
     if node.op == "ReduceMax":
         lo.emit(Maximum(node.name, (storage,), out, (node.name,), window), shape)
     else:
-        lo.emit(Average(node.name, (storage,), out, (node.name,), window, 1 if node.op == "ReduceSum" else 0), shape)
+        lo.emit(
+            Average(node.name, (storage,), out, (node.name,), window, 1 if node.op == "ReduceSum" else 0),
+            shape,
+        )
     keep = bool(node.attributes.get("keepdims", 1))
     position, left = {}, 0
     for a in range(len(logical)):
@@ -203,14 +211,19 @@ def _which(groups: Groups, axis: int, logical: tuple[int, ...]) -> int:
     for i, group in enumerate(groups):
         if axis in group and all(logical[a] == 1 for a in group if a != axis):
             return i
-    raise Unmapped(f"works along axis {axis} of {list(logical)}", "keep to one frame, channels, rows or columns")
+    raise Unmapped(
+        f"works along axis {axis} of {list(logical)}", "keep to one frame, channels, rows or columns"
+    )
 
 
 def _concat(lo: Lowering, node: Node) -> str:
     out, logical = node.outputs[0], lo.shape(node.outputs[0])
     names = [n for n in node.inputs if n]
     axis = int(node.attributes["axis"]) % len(logical)
-    decided = next((n for n in names if n not in lo.network.constants and not lo.view(n).storage.startswith("@")), names[0])
+    decided = next(
+        (n for n in names if n not in lo.network.constants and not lo.view(n).storage.startswith("@")),
+        names[0],
+    )
     groups = lo.layout(decided)
     which = _which(groups, axis, logical)
     maps = tuple(lo.dense(n, groups) for n in names)
@@ -228,12 +241,20 @@ def _concat(lo: Lowering, node: Node) -> str:
         offset += shape[which]
         shape[which] = whole
         size = (shape[0], shape[1], shape[2])
-        wide = lo.emit(
-            Fill(f"{node.name}/pad{i}", (m,), f"{out}/pad{i}", (node.name,), tuple(before), tuple(after)), size  # type: ignore[arg-type]
-        )
+        low, high = (before[0], before[1], before[2]), (after[0], after[1], after[2])
+        wide = lo.emit(Fill(f"{node.name}/pad{i}", (m,), f"{out}/pad{i}", (node.name,), low, high), size)
         if total:
             result = out if i == len(maps) - 1 else f"{out}/sum{i}"
-            lo.emit(Sum(node.name if result == out else f"{node.name}/{i}", (total, wide), result, (node.name,), joins=True), size)
+            lo.emit(
+                Sum(
+                    node.name if result == out else f"{node.name}/{i}",
+                    (total, wide),
+                    result,
+                    (node.name,),
+                    joins=True,
+                ),
+                size,
+            )
             total = result
         else:
             total = wide
@@ -244,8 +265,16 @@ def _concat(lo: Lowering, node: Node) -> str:
     return "padding and sums"
 
 
-def _cut(lo: Lowering, name: str, node: Node, x: str, out: str, ranges: dict[int, tuple[int, int, int]], dropped: int | None = None) -> None:
-    """A box of a tensor, given per logical axis; `dropped` is an axis the output lacks (Gather of one index)."""
+def _cut(
+    lo: Lowering,
+    node: Node,
+    ranges: dict[int, tuple[int, int, int]],
+    which_output: int = 0,
+    dropped: int | None = None,
+) -> None:
+    """A box of a node's input, given per logical axis; `dropped` is an axis the output lacks (Gather of one index)."""
+    x, out = node.inputs[0], node.outputs[which_output]
+    name = f"{node.name}/{which_output}" if which_output else node.name
     logical, groups = lo.shape(x), lo.layout(x)
     storage = lo.dense(x, groups)
     start, stop, step = [0, 0, 0], list(lo.shapes[storage]), [1, 1, 1]
@@ -261,7 +290,7 @@ def _cut(lo: Lowering, name: str, node: Node, x: str, out: str, ranges: dict[int
 
 
 def _slice(lo: Lowering, node: Node) -> str:
-    x, logical = node.inputs[0], lo.shape(node.inputs[0])
+    logical = lo.shape(node.inputs[0])
     starts, ends = _ints(lo, node, "starts", 1), _ints(lo, node, "ends", 2)
     if starts is None or ends is None:
         raise Unmapped("has no bounds", "export with constant bounds")
@@ -273,33 +302,65 @@ def _slice(lo: Lowering, node: Node) -> str:
             raise Unmapped("slices backwards", "it runs on the host, in onnxruntime")
         lo_, hi, _ = slice(s, e, st).indices(logical[a % len(logical)])
         ranges[a % len(logical)] = (lo_, hi, st)
-    _cut(lo, node.name, node, x, node.outputs[0], ranges)
+    _cut(lo, node, ranges)
     return "a slice"
 
 
 def _split(lo: Lowering, node: Node) -> str:
-    x, logical = node.inputs[0], lo.shape(node.inputs[0])
+    logical = lo.shape(node.inputs[0])
     axis, start = int(node.attributes.get("axis", 0)) % len(logical), 0
     for i, out in enumerate(node.outputs):
         size = lo.shape(out)[axis]
         if out in lo.network.consumers or out in lo.network.output_names:
-            _cut(lo, f"{node.name}/{i}" if i else node.name, node, x, out, {axis: (start, start + size, 1)})
+            _cut(lo, node, {axis: (start, start + size, 1)}, i)
         start += size
     return "slices"
 
 
 def _gather(lo: Lowering, node: Node) -> str:
-    x, logical = node.inputs[0], lo.shape(node.inputs[0])
+    logical = lo.shape(node.inputs[0])
     index = lo.constant(node.inputs[1])
     if index is None:
         raise Unmapped("its indices are computed by the network", "it runs on the host, in onnxruntime")
     axis = int(node.attributes.get("axis", 0)) % len(logical)
     flat = [int(v) % logical[axis] for v in index.reshape(-1)]
     step = flat[1] - flat[0] if len(flat) > 1 else 1
-    if index.ndim > 1 or step < 1 or any(b - a != step for a, b in zip(flat, flat[1:], strict=False)):
-        raise Unmapped("gathers in no regular order", "it runs on the host, in onnxruntime")
-    _cut(lo, node.name, node, x, node.outputs[0], {axis: (flat[0], flat[-1] + 1, step)}, None if index.ndim else axis)
+    if index.ndim > 1:
+        raise Unmapped("gathers into a new axis", "it runs on the host, in onnxruntime")
+    if step < 1 or any(b - a != step for a, b in pairwise(flat)):
+        return _select(lo, node, axis, flat)
+    _cut(lo, node, {axis: (flat[0], flat[-1] + 1, step)}, dropped=None if index.ndim else axis)
     return "a slice"
+
+
+def _select(lo: Lowering, node: Node, axis: int, chosen: list[int]) -> str:
+    """Channels in any order: a 0/1 convolution, joined with a movement that feeds only it."""
+    x, out = node.inputs[0], node.outputs[0]
+    groups = lo.layout(x)
+    if _which(groups, axis, lo.shape(x)) != 2:
+        raise Unmapped("gathers rows or columns in no regular order", "it runs on the host, in onnxruntime")
+    storage = lo.dense(x, groups)
+    h, w, c = lo.shapes[storage]
+    before = lo.layers.get(storage)
+    if isinstance(before, Linear) and before.moves and lo.sole(x):
+        weight = before.weight[chosen]
+        moved = replace(
+            before,
+            name=node.name,
+            output=out,
+            nodes=(*before.nodes, node.name),
+            weight=weight,
+            bias=np.zeros(len(chosen)),
+        )
+        lo.emit(moved, (h, w, len(chosen)))
+    else:
+        weight = np.eye(c, dtype=np.float32)[chosen].reshape(len(chosen), 1, 1, c)
+        lo.emit(
+            Linear(node.name, (storage,), out, (node.name,), weight, np.zeros(len(chosen)), moves=True),
+            (h, w, len(chosen)),
+        )
+    lo.place(out, out, groups)
+    return "a data movement"
 
 
 def _pad(lo: Lowering, node: Node) -> str:
@@ -335,7 +396,9 @@ def _pad(lo: Lowering, node: Node) -> str:
 # -- resize ------------------------------------------------------------------------------------------
 
 
-def _axis_sources(mode: str, how: str, nearest: str, n_in: int, n_out: int, scale: float) -> NDArray[np.int32]:
+def _axis_sources(
+    mode: str, how: str, nearest: str, *, n_in: int, n_out: int, scale: float
+) -> NDArray[np.int32]:
     """Source index and fraction of 2048 of every output position (ONNX Resize, coordinate transformations)."""
     i = np.arange(n_out, dtype=np.float64)
     match how:
@@ -375,7 +438,10 @@ def _resize(lo: Lowering, node: Node) -> str:
     mode = a.get("mode", "nearest")
     mode = "linear" if mode == "bilinear" else mode
     if mode not in {"nearest", "linear"} or (a.get("antialias", 0) and mode != "nearest"):
-        raise Unmapped(f"resizes by {mode}{' with antialias' if a.get('antialias') else ''}", "resize by nearest or linear")
+        raise Unmapped(
+            f"resizes by {mode}{' with antialias' if a.get('antialias') else ''}",
+            "resize by nearest or linear",
+        )
     groups = lo.layout(x)
     scales = [r / n for r, n in zip(result, logical, strict=True)]
     slot = 1 if node.op == "Upsample" else 2
@@ -393,13 +459,16 @@ def _resize(lo: Lowering, node: Node) -> str:
         which = _which(groups, axis, logical)
         if which == 2:
             raise Unmapped("resizes the channels", "resize height and width")
-        tables.append((which, _axis_sources(mode, how, nearest, n_in, n_out, scale)))
+        tables.append((which, _axis_sources(mode, how, nearest, n_in=n_in, n_out=n_out, scale=scale)))
     storage = lo.dense(x, groups)
     shape = list(lo.shapes[storage])
     sources = [np.stack([np.arange(e), np.zeros(e, int)], 1).astype(np.int32) for e in shape[:2]]
     for which, table in tables:
         sources[which], shape[which] = table, len(table)
-    lo.emit(Sample(node.name, (storage,), out, (node.name,), sources[0], sources[1]), (shape[0], shape[1], shape[2]))
+    lo.emit(
+        Sample(node.name, (storage,), out, (node.name,), sources[0], sources[1]),
+        (shape[0], shape[1], shape[2]),
+    )
     lo.place(out, out, groups)
     return "a resize"
 

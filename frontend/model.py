@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..ir.errors import ModelError
 from ..ir.graph import Graph, Quant
 from ..ir.reference import run as reference_run
-from .calibration import _real
+from .calibration import real_feeds
 from .network import Network, Port, new_session
 from .views import View
 
@@ -30,12 +30,16 @@ def quantise(real: Array, quant: Quant) -> NDArray[np.int8]:
     [0, 127]
     """
     scaled = np.rint(np.asarray(real, np.float32) / np.float32(quant.scale)) + np.float32(quant.zero_point)
-    return np.clip(scaled, -128, 127).astype(np.int8)
+    codes: NDArray[np.int8] = np.clip(scaled, -128, 127).astype(np.int8)
+    return codes
 
 
 def dequantise(values: NDArray[np.int8], quant: Quant) -> NDArray[np.float32]:
     """int8 as real values."""
-    return (values.astype(np.float32) - np.float32(quant.zero_point)) * np.float32(quant.scale)
+    real: NDArray[np.float32] = (values.astype(np.float32) - np.float32(quant.zero_point)) * np.float32(
+        quant.scale
+    )
+    return real
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,9 @@ class DpuSegment:
     def decode(self, maps: Mapping[str, NDArray[np.int8]]) -> dict[str, Array]:
         """Real ONNX tensors from the maps at the border."""
         return {
-            b.tensor: dequantise(b.view.take(maps[b.map]).astype(np.int8), self.graph.tensors[b.map].quant).reshape(b.shape)
+            b.tensor: dequantise(
+                b.view.take(maps[b.map]).astype(np.int8), self.graph.tensors[b.map].quant
+            ).reshape(b.shape)
             for b in self.writes
         }
 
@@ -179,7 +185,9 @@ class Model:
         -------
         dict of output name to float array in ONNX layout
         """
-        tensors: dict[str, Array] = _real(self.network, {p.name: self.network.feed(p, feeds) for p in self.inputs})
+        tensors: dict[str, Array] = real_feeds(
+            self.network, {p.name: self.network.feed(p, feeds) for p in self.inputs}
+        )
         maps: dict[str, NDArray[np.int8]] = {}
         for segment in self.segments:
             if isinstance(segment, HostSegment):
@@ -187,7 +195,9 @@ class Model:
                 continue
             maps.update(segment.encode(tensors))
             fed = {n: maps[n] for n in segment.graph.inputs}
-            maps.update(reference_run(segment.graph, fed, observe) if execute is None else execute(segment.graph, fed))
+            maps.update(
+                reference_run(segment.graph, fed, observe) if execute is None else execute(segment.graph, fed)
+            )
             tensors.update(segment.decode(maps))
         missing = [p.name for p in self.outputs if p.name not in tensors]
         if missing:

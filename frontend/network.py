@@ -114,7 +114,9 @@ class Network:
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 
-    def extract(self, nodes: Iterable[Node], inputs: Iterable[str], outputs: Iterable[str], *, quantise: bool = False) -> bytes:
+    def extract(
+        self, nodes: Iterable[Node], inputs: Iterable[str], outputs: Iterable[str], *, quantise: bool = False
+    ) -> bytes:
         """A serialised ONNX model of some of the nodes.
 
         Parameters
@@ -142,17 +144,27 @@ class Network:
                         numpy_helper.from_array(np.int8(quant.zero_point), name + "/zero"),
                     ]
                     protos.append(
-                        helper.make_node("QuantizeLinear", [name + "/float", name + "/scale", name + "/zero"], [name + "/int8"])
+                        helper.make_node(
+                            "QuantizeLinear",
+                            [name + "/float", name + "/scale", name + "/zero"],
+                            [name + "/int8"],
+                        )
                     )
                     protos.append(
-                        helper.make_node("DequantizeLinear", [name + "/int8", name + "/scale", name + "/zero"], [name])
+                        helper.make_node(
+                            "DequantizeLinear", [name + "/int8", name + "/scale", name + "/zero"], [name]
+                        )
                     )
         graph = helper.make_graph(
             protos,
             self.name or "network",
             [self._value(name) for name in inputs],
             [self._value(name) for name in outputs],
-            [numpy_helper.from_array(np.ascontiguousarray(self.constants[n]), n) for n in needed if n in self.constants and n not in inputs]
+            [
+                numpy_helper.from_array(np.ascontiguousarray(self.constants[n]), n)
+                for n in needed
+                if n in self.constants and n not in inputs
+            ]
             + extra,
         )
         model = helper.make_model(
@@ -183,11 +195,15 @@ class Network:
     def feed(self, port: Port, feeds: Mapping[str, Array]) -> Array:
         """The feed of one input, checked and cast."""
         if port.name not in feeds:
-            raise ModelError(f"input {port.name}: no value given; the network takes {port.dtype}{list(port.shape)}", tensor=port.name)
+            raise ModelError(
+                f"input {port.name}: no value given; the network takes {port.dtype}{list(port.shape)}",
+                tensor=port.name,
+            )
         value = np.asarray(feeds[port.name])
         if value.shape != port.shape:
             raise ModelError(
-                f"input {port.name}: value has shape {list(value.shape)}, the network takes {list(port.shape)}", tensor=port.name
+                f"input {port.name}: value has shape {list(value.shape)}, the network takes {list(port.shape)}",
+                tensor=port.name,
             )
         return value.astype(port.dtype)
 
@@ -210,7 +226,9 @@ def new_session(model: bytes, *, exact: bool = False, threads: int = 0) -> Any:
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as cause:  # onnxruntime raises a dozen unrelated classes
-        raise ModelError(f"onnxruntime refuses the network: {_first_line(cause)}; check it with onnx.checker") from None
+        raise ModelError(
+            f"onnxruntime refuses the network: {_first_line(cause)}; check it with onnx.checker"
+        ) from None
 
 
 def _first_line(cause: Exception) -> str:

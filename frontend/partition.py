@@ -76,14 +76,19 @@ class Coverage:
             "macs_dpu": self.macs_dpu,
             "segments": {"dpu": self.segments_dpu, "host": self.segments_host},
             "nodes": [
-                {"name": n.name, "op": n.op, "where": n.where, "reason": n.reason, "help": n.help} for n in self.nodes
+                {"name": n.name, "op": n.op, "where": n.where, "reason": n.reason, "help": n.help}
+                for n in self.nodes
             ],
         }
 
     def __str__(self) -> str:
         counts = {w: sum(n.where == w for n in self.nodes) for w in ("dpu", "host", "unsupported")}
-        lines = [f"{self.network}: {counts['dpu']} nodes on the DPU, {counts['host']} on the host, {counts['unsupported']} unsupported"]
-        lines += [f"  {n.where:11} {n.op:20} {n.name}: {n.reason}; {n.help}" for n in self.nodes if n.where != "dpu"]
+        lines = [
+            f"{self.network}: {counts['dpu']} nodes on the DPU, {counts['host']} on the host, {counts['unsupported']} unsupported"
+        ]
+        lines += [
+            f"  {n.where:11} {n.op:20} {n.name}: {n.reason}; {n.help}" for n in self.nodes if n.where != "dpu"
+        ]
         return "\n".join(lines)
 
 
@@ -129,7 +134,7 @@ def _rank(network: Network, lowered: Lowered) -> Plan:
                 graph.add_edge(made_by_host[tensor], node)
             elif tensor in lowered.views and lowered.views[tensor].storage in made_by_layer:
                 graph.add_edge(made_by_layer[lowered.views[tensor].storage], node)
-    wanted = {n for n in graph if isinstance(n, Node)}
+    wanted: set[Layer | Node] = {n for n in graph if isinstance(n, Node)}
     for port in network.outputs:
         view = lowered.views.get(port.name)
         if view is not None and view.storage in made_by_layer:
@@ -154,7 +159,9 @@ def _rank(network: Network, lowered: Lowered) -> Plan:
 
 def _not_worth(plan: Plan) -> dict[str, tuple[str, str]]:
     """Nodes of DPU segments too small to stand between host segments."""
-    macs = {i: sum(layer_macs(x, plan.lowered) for x in p.layers) for i, p in enumerate(plan.pieces) if p.layers}
+    macs = {
+        i: sum(layer_macs(x, plan.lowered) for x in p.layers) for i, p in enumerate(plan.pieces) if p.layers
+    }
     total = sum(macs.values())
     if len(macs) < 2:
         return {}
@@ -164,7 +171,7 @@ def _not_worth(plan: Plan) -> dict[str, tuple[str, str]]:
         if i != biggest and value < WORTH_SHARE * total:
             why = f"its part between host operators has {value} of {total} MACs, below {WORTH_SHARE:.0%}: not worth two borders"
             names = [n for layer in plan.pieces[i].layers for n in layer.nodes]
-            found.update({n: (why, "it joins its neighbours on the host") for n in names})
+            found.update(dict.fromkeys(names, (why, "it joins its neighbours on the host")))
     return found
 
 
@@ -184,7 +191,9 @@ def coverage(plan: Plan) -> Coverage:
             reason, help_ = lowered.host[node.name]
             nodes.append(NodeCoverage(node.name, node.op, "host", reason, help_))
         else:
-            nodes.append(NodeCoverage(node.name, node.op, "dpu", f"becomes {notes.get(node.name, 'a view')}", ""))
+            nodes.append(
+                NodeCoverage(node.name, node.op, "dpu", f"becomes {notes.get(node.name, 'a view')}", "")
+            )
     return Coverage(
         plan.network.name,
         tuple(nodes),

@@ -55,7 +55,14 @@ def spell_qoperators(nodes: list[Any]) -> list[Any]:
         real = f"{node.name}/real"
         made = helper.make_node(op, inputs, [real], name=node.name, **extra)
         out.append(made)
-        out.append(helper.make_node("QuantizeLinear", [real, scale, zero] if zero else [real, scale], list(node.output), name=f"{node.name}/quantise"))
+        out.append(
+            helper.make_node(
+                "QuantizeLinear",
+                [real, scale, zero] if zero else [real, scale],
+                list(node.output),
+                name=f"{node.name}/quantise",
+            )
+        )
 
     for node in nodes:
         keep = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -64,32 +71,64 @@ def spell_qoperators(nodes: list[Any]) -> list[Any]:
             inputs = [x, w]
             if len(node.input) > 8 and node.input[8]:
                 bias = f"{node.name}/b"
-                out.append(helper.make_node("_BiasOf", [node.input[8], node.input[1], node.input[4]], [bias], name=bias))
+                out.append(
+                    helper.make_node(
+                        "_BiasOf", [node.input[8], node.input[1], node.input[4]], [bias], name=bias
+                    )
+                )
                 inputs.append(bias)
             finish(node, "Conv", inputs, node.input[6], node.input[7], **keep)
         elif node.op_type == "QGemm":
-            x, w = dequantise(node, 0, 1, 2, tag="x"), dequantise(node, 3, 4, 5, tag="w", axis=0 if keep.get("transB") else 1)
+            x, w = (
+                dequantise(node, 0, 1, 2, tag="x"),
+                dequantise(node, 3, 4, 5, tag="w", axis=0 if keep.get("transB") else 1),
+            )
             inputs = [x, w]
             if len(node.input) > 6 and node.input[6]:
                 bias = f"{node.name}/b"
-                out.append(helper.make_node("_BiasOf", [node.input[6], node.input[1], node.input[4]], [bias], name=bias))
+                out.append(
+                    helper.make_node(
+                        "_BiasOf", [node.input[6], node.input[1], node.input[4]], [bias], name=bias
+                    )
+                )
                 inputs.append(bias)
             if len(node.input) < 9 or not node.input[7]:
-                raise ModelError(f"{node.name} (QGemm): has a float output; quantise it with an output scale", node=node.name)
+                raise ModelError(
+                    f"{node.name} (QGemm): has a float output; quantise it with an output scale",
+                    node=node.name,
+                )
             finish(node, "Gemm", inputs, node.input[7], node.input[8], **keep)
         elif node.op_type == "QLinearMatMul":
             x, w = dequantise(node, 0, 1, 2, tag="x"), dequantise(node, 3, 4, 5, tag="w", axis=1)
             finish(node, "MatMul", [x, w], node.input[6], node.input[7])
         elif node.op_type in {"QLinearAdd", "QLinearMul"}:
             a, b = dequantise(node, 0, 1, 2, tag="a"), dequantise(node, 3, 4, 5, tag="b")
-            finish(node, node.op_type[7:], [a, b], node.input[6], node.input[7] if len(node.input) > 7 else "")
-        elif node.op_type in {"QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearSoftmax"}:
+            finish(
+                node, node.op_type[7:], [a, b], node.input[6], node.input[7] if len(node.input) > 7 else ""
+            )
+        elif node.op_type in {
+            "QLinearSigmoid",
+            "QLinearLeakyRelu",
+            "QLinearGlobalAveragePool",
+            "QLinearAveragePool",
+            "QLinearSoftmax",
+        }:
             x = dequantise(node, 0, 1, 2, tag="x")
             last = bool(keep.pop("channels_last", 0))
             if last:
-                raise ModelError(f"{node.name} ({node.op_type}): channels_last is not read; quantise in QDQ format", node=node.name)
+                raise ModelError(
+                    f"{node.name} ({node.op_type}): channels_last is not read; quantise in QDQ format",
+                    node=node.name,
+                )
             keep.pop("opset", None)
-            finish(node, node.op_type[7:], [x], node.input[3], node.input[4] if len(node.input) > 4 else "", **keep)
+            finish(
+                node,
+                node.op_type[7:],
+                [x],
+                node.input[3],
+                node.input[4] if len(node.input) > 4 else "",
+                **keep,
+            )
         elif node.op_type == "QLinearConcat":
             names = []
             for i in range(2, len(node.input), 3):
@@ -109,11 +148,18 @@ def _quant(node: Any, scale: NDArray[Any], zero: NDArray[Any] | None) -> Quant:
         )
     zero = np.zeros((), np.uint8) if zero is None else zero
     if zero.dtype not in {np.dtype(np.uint8), np.dtype(np.int8)}:
-        raise ModelError(f"{node.name} ({node.op_type}): {zero.dtype} activations, the DPU takes 8 bits; quantise to int8", node=node.name)
-    return Quant(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]) - (128 if zero.dtype == np.uint8 else 0))
+        raise ModelError(
+            f"{node.name} ({node.op_type}): {zero.dtype} activations, the DPU takes 8 bits; quantise to int8",
+            node=node.name,
+        )
+    return Quant(
+        float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]) - (128 if zero.dtype == np.uint8 else 0)
+    )
 
 
-def strip(nodes: list[Any], constants: dict[str, NDArray[Any]], inputs: set[str], outputs: set[str]) -> Stripped:
+def strip(
+    nodes: list[Any], constants: dict[str, NDArray[Any]], inputs: set[str], outputs: set[str]
+) -> Stripped:
     """Take quantise and dequantise nodes out.
 
     Parameters
@@ -142,19 +188,27 @@ def strip(nodes: list[Any], constants: dict[str, NDArray[Any]], inputs: set[str]
         if node.op_type == "QuantizeLinear":
             scale, zero = value(node.input[1]), value(node.input[2]) if len(node.input) > 2 else None
             if scale is None or (len(node.input) > 2 and node.input[2] and zero is None):
-                raise ModelError(f"{node.name} (QuantizeLinear): its scale is computed by the network; quantise statically", node=node.name)
+                raise ModelError(
+                    f"{node.name} (QuantizeLinear): its scale is computed by the network; quantise statically",
+                    node=node.name,
+                )
             quant = _quant(node, scale, zero)
             base = ins[0]
             if base in found.quants and found.quants[base] != quant:
                 base = f"{node.output[0]}/rescaled"
-                found.nodes.append(helper.make_node("Identity", [ins[0]], [base], name=f"{node.name}/rescale"))
+                found.nodes.append(
+                    helper.make_node("Identity", [ins[0]], [base], name=f"{node.name}/rescale")
+                )
             found.quants[base] = quant
             integer[node.output[0]] = (base, quant)
         elif node.op_type == "DequantizeLinear":
             source = node.input[0]
             scale, zero = value(node.input[1]), value(node.input[2]) if len(node.input) > 2 else None
             if scale is None:
-                raise ModelError(f"{node.name} (DequantizeLinear): its scale is computed by the network; quantise statically", node=node.name)
+                raise ModelError(
+                    f"{node.name} (DequantizeLinear): its scale is computed by the network; quantise statically",
+                    node=node.name,
+                )
             if source in constants:
                 _constant(node, constants[source], scale, zero, found)
                 continue
@@ -164,7 +218,10 @@ def strip(nodes: list[Any], constants: dict[str, NDArray[Any]], inputs: set[str]
                 found.integer_inputs.add(source)
                 integer[source] = (source, quant)
             if source not in integer:
-                raise ModelError(f"{node.name} (DequantizeLinear): reads {source}, which no quantise node makes; export in QDQ format", node=node.name)
+                raise ModelError(
+                    f"{node.name} (DequantizeLinear): reads {source}, which no quantise node makes; export in QDQ format",
+                    node=node.name,
+                )
             base, quant = integer[source]
             same = _quant(node, scale, zero)
             if same != quant:
@@ -178,7 +235,9 @@ def strip(nodes: list[Any], constants: dict[str, NDArray[Any]], inputs: set[str]
             bias, xs, ws = (constants[i] for i in node.input)
             steps = (np.float64(xs.reshape(-1)[0]) * ws.astype(np.float64)).reshape(-1)
             found.constants[node.output[0]] = (bias * steps).astype(np.float32)
-            found.weights[node.output[0]] = QuantisedConstant(bias.astype(np.int64), steps.astype(np.float32), 0 if steps.size > 1 else None)
+            found.weights[node.output[0]] = QuantisedConstant(
+                bias.astype(np.int64), steps.astype(np.float32), 0 if steps.size > 1 else None
+            )
         elif any(i in integer for i in node.input if i):
             if node.op_type not in MOVES:
                 raise ModelError(
@@ -188,7 +247,10 @@ def strip(nodes: list[Any], constants: dict[str, NDArray[Any]], inputs: set[str]
             moved = type(node).FromString(node.SerializeToString())
             quants = {integer[i][1] for i in node.input if i in integer}
             if len(quants) > 1:
-                raise ModelError(f"{node.name} ({node.op_type}): joins integers of different scales; quantise the model again", node=node.name)
+                raise ModelError(
+                    f"{node.name} ({node.op_type}): joins integers of different scales; quantise the model again",
+                    node=node.name,
+                )
             quant = quants.pop()
             for i, name in enumerate(node.input):
                 if name in integer:
@@ -213,7 +275,9 @@ def strip(nodes: list[Any], constants: dict[str, NDArray[Any]], inputs: set[str]
     return found
 
 
-def _constant(node: Any, values: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, found: Stripped) -> None:
+def _constant(
+    node: Any, values: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, found: Stripped
+) -> None:
     """Note integer weights under the name of their dequantised tensor."""
     axis: int | None = None
     if scale.size > 1:
@@ -228,8 +292,12 @@ def _constant(node: Any, values: NDArray[Any], scale: NDArray[Any], zero: NDArra
         shape[axis] = -1
     centred = values.astype(np.int64)
     if zero is not None:
-        centred = centred - (zero.astype(np.int64).reshape(shape) if zero.size > 1 else int(zero.reshape(-1)[0]))
+        centred = centred - (
+            zero.astype(np.int64).reshape(shape) if zero.size > 1 else int(zero.reshape(-1)[0])
+        )
     name = node.output[0]
     steps = scale.astype(np.float32)
     found.weights[name] = QuantisedConstant(centred, steps.reshape(-1), axis)
-    found.constants[name] = (centred * (steps.reshape(shape) if steps.size > 1 else steps.reshape(-1)[0])).astype(np.float32)
+    found.constants[name] = (
+        centred * (steps.reshape(shape) if steps.size > 1 else steps.reshape(-1)[0])
+    ).astype(np.float32)

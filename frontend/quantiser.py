@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from ..ir.errors import ModelError
 from ..ir.graph import Quant
 from ..ir.requant import MODES, RoundingMode
-from .calibration import Calibration, RangeMethod, Statistics, measure
+from .calibration import Calibration, RangeMethod, Statistics, measure, real_feeds
 from .emit import Emission
 from .layers import Layer, Linear
 from .lower import Lowered
 from .model import Border, DpuSegment, HostSegment, Model, dequantise
-from .network import Network, Node
+from .network import Network, Node, new_session
 from .partition import Plan, partition
 from .scales import choose_scales
 
@@ -75,8 +75,14 @@ def quantize(
     quants = choose_scales(lowered, layers, {n: (s.low, s.high) for n, s in statistics.items()}, mode)
     means = _means(lowered, layers, statistics) if bias_correction and not network.quantised else {}
     segments = _segments(plan, quants, mode, means)
-    kind: Literal["user", "synthetic", "model"] = "model" if network.quantised else calibration.kind if calibration else "user"
-    sample = calibration.samples[0] if calibration is not None else Calibration.synthetic(network, samples=1).samples[0]
+    kind: Literal["user", "synthetic", "model"] = (
+        "model" if network.quantised else calibration.kind if calibration else "user"
+    )
+    sample = (
+        calibration.samples[0]
+        if calibration is not None
+        else Calibration.synthetic(network, samples=1).samples[0]
+    )
 
     def sqnr(model: Model) -> dict[str, float]:
         return _sqnr(model, lowered, layers, sample)
@@ -106,7 +112,9 @@ def _statistics(
     return {n: measured[t] for n, t in tensors.items()}
 
 
-def _means(lowered: Lowered, layers: tuple[Layer, ...], statistics: Mapping[str, Statistics]) -> dict[str, NDArray[np.float64]]:
+def _means(
+    lowered: Lowered, layers: tuple[Layer, ...], statistics: Mapping[str, Statistics]
+) -> dict[str, NDArray[np.float64]]:
     """Mean of each channel of the maps that linear layers read, where axis 1 of the ONNX tensor is the channel."""
     means = {}
     for layer in layers:
@@ -126,24 +134,46 @@ def _segments(
     network, lowered = plan.network, plan.lowered
     made_by: dict[str, int] = {x.output: i for i, p in enumerate(plan.pieces) for x in p.layers}
     host_reads = {t for p in plan.pieces for n in p.nodes for t in n.reads}
-    wanted = [t for t in dict.fromkeys([*sorted(host_reads), *(p.name for p in network.outputs)]) if t in lowered.views]
+    wanted = [
+        t
+        for t in dict.fromkeys([*sorted(host_reads), *(p.name for p in network.outputs)])
+        if t in lowered.views
+    ]
     segments: list[DpuSegment | HostSegment] = []
     for i, piece in enumerate(plan.pieces):
         if piece.layers:
             inputs = list(dict.fromkeys(n for x in piece.layers for n in x.inputs if made_by.get(n) != i))
             mine = {x.output for x in piece.layers}
             writes = [t for t in wanted if lowered.views[t].storage in mine]
-            later = {n for j, p in enumerate(plan.pieces) if j != i for x in p.layers for n in x.inputs if n in mine}
+            later = {
+                n
+                for j, p in enumerate(plan.pieces)
+                if j != i
+                for x in p.layers
+                for n in x.inputs
+                if n in mine
+            }
             outputs = list(dict.fromkeys([lowered.views[t].storage for t in writes] + sorted(later)))
-            name = network.name if sum(bool(p.layers) for p in plan.pieces) == 1 else f"{network.name}_{len(segments)}"
+            name = (
+                network.name
+                if sum(bool(p.layers) for p in plan.pieces) == 1
+                else f"{network.name}_{len(segments)}"
+            )
             emission = Emission(mode, quants, lowered.shapes, network.quantised and mode != "shift", means)
             graph = emission.graph(name, piece.layers, inputs, outputs)
             reads = tuple(
-                Border(n, lowered.sources[n].tensor, network.shapes[lowered.sources[n].tensor], lowered.sources[n].view)
+                Border(
+                    n,
+                    lowered.sources[n].tensor,
+                    network.shapes[lowered.sources[n].tensor],
+                    lowered.sources[n].view,
+                )
                 for n in inputs
                 if n in lowered.sources
             )
-            borders = tuple(Border(lowered.views[t].storage, t, network.shapes[t], lowered.views[t]) for t in writes)
+            borders = tuple(
+                Border(lowered.views[t].storage, t, network.shapes[t], lowered.views[t]) for t in writes
+            )
             segments.append(DpuSegment(graph, reads, borders))
         if piece.nodes:
             segments.append(_host(network, lowered, plan, piece.nodes))
@@ -152,11 +182,18 @@ def _segments(
 
 def _host(network: Network, lowered: Lowered, plan: Plan, nodes: tuple[Node, ...]) -> HostSegment:
     made = {t for n in nodes for t in n.outputs if t}
-    inputs = list(dict.fromkeys(t for n in nodes for t in n.reads if t not in made and t not in network.constants))
+    inputs = list(
+        dict.fromkeys(t for n in nodes for t in n.reads if t not in made and t not in network.constants)
+    )
     mine = {n.name for n in nodes}
     others = {t for p in plan.pieces for n in p.nodes if n.name not in mine for t in n.reads}
     sources = {s.tensor for s in lowered.sources.values()}
-    outputs = [t for n in nodes for t in n.outputs if t and (t in network.output_names or t in others or t in sources)]
+    outputs = [
+        t
+        for n in nodes
+        for t in n.outputs
+        if t and (t in network.output_names or t in others or t in sources)
+    ]
     reasons = dict.fromkeys(lowered.host[n.name][0] for n in nodes)
     own = [r for r in reasons if not r.startswith("a view")] or list(reasons)
     return HostSegment(
@@ -168,22 +205,25 @@ def _host(network: Network, lowered: Lowered, plan: Plan, nodes: tuple[Node, ...
     )
 
 
-def _sqnr(model: Model, lowered: Lowered, layers: tuple[Layer, ...], sample: Mapping[str, Any]) -> dict[str, float]:
+def _sqnr(
+    model: Model, lowered: Lowered, layers: tuple[Layer, ...], sample: Mapping[str, Any]
+) -> dict[str, float]:
     """SQNR of each layer whose output an ONNX tensor names, in dB."""
-    named = {x.output: x.name for x in layers if x.output in lowered.views and x.output in model.network.producer}
+    named = {
+        x.output: x.name for x in layers if x.output in lowered.views and x.output in model.network.producer
+    }
     quants = {n: t.quant for g in model.graphs for n, t in g.tensors.items()}
     kept: dict[str, NDArray[Any]] = {}
     model.run(sample, observe=lambda name, value: kept.__setitem__(name, value) if name in named else None)
-    from .calibration import _real
-    from .network import new_session
-
     network = model.network
     names = [n for n in named if n in kept]
     session = new_session(network.extract(network.nodes, [p.name for p in network.inputs], names))
-    feeds = _real(network, {p.name: network.feed(p, sample) for p in network.inputs})
+    feeds = real_feeds(network, {p.name: network.feed(p, sample) for p in network.inputs})
     out = {}
     for name, value in zip(names, session.run(names, feeds), strict=True):
-        got = dequantise(lowered.views[name].take(kept[name]).astype(np.int8), quants[name]).reshape(value.shape)
+        got = dequantise(lowered.views[name].take(kept[name]).astype(np.int8), quants[name]).reshape(
+            value.shape
+        )
         noise = float(np.sum((got.astype(np.float64) - value) ** 2))
         signal = float(np.sum(value.astype(np.float64) ** 2))
         out[named[name]] = float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))

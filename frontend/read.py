@@ -14,7 +14,15 @@ import numpy as np
 
 from ..ir.errors import ModelError
 
-__all__ = ["MAX_BYTES", "MAX_TENSOR_BYTES", "attributes", "check_structure", "check_values", "order_nodes", "read_model"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_TENSOR_BYTES",
+    "attributes",
+    "check_structure",
+    "check_values",
+    "order_nodes",
+    "read_model",
+]
 
 MAX_BYTES = (1 << 31) - 1
 """Largest serialised protobuf message (protobuf encoding guide: 2 GiB)."""
@@ -60,7 +68,8 @@ def read_model(source: Any) -> tuple[Any, str]:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ModelError(
-            f"{path}: {size} bytes, and one ONNX file holds at most {MAX_BYTES}; save its weights as external data", bytes=size
+            f"{path}: {size} bytes, and one ONNX file holds at most {MAX_BYTES}; save its weights as external data",
+            bytes=size,
         )
     model = _parse(path.read_bytes(), str(path))
     _load_external(model, path.parent)
@@ -69,7 +78,7 @@ def read_model(source: Any) -> tuple[Any, str]:
 
 def _parse(data: bytes, where: str) -> Any:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not data:
         raise ModelError(f"{where}: empty; give an ONNX model")
@@ -83,7 +92,10 @@ def _parse(data: bytes, where: str) -> Any:
             bytes=len(data),
         ) from None
     if not model.graph.node:
-        raise ModelError(f"{where}: no ONNX graph inside (0 nodes in {len(data)} bytes); export the model again", bytes=len(data))
+        raise ModelError(
+            f"{where}: no ONNX graph inside (0 nodes in {len(data)} bytes); export the model again",
+            bytes=len(data),
+        )
     return model
 
 
@@ -129,18 +141,31 @@ def _load_external(model: Any, folder: Path) -> None:
         entry = {e.key: e.value for e in tensor.external_data}
         location = entry.get("location", "")
         target = folder / location
-        if not location or os.path.isabs(location) or ".." in Path(location).parts or not target.resolve().is_relative_to(root):
+        if (
+            not location
+            or os.path.isabs(location)
+            or ".." in Path(location).parts
+            or not target.resolve().is_relative_to(root)
+        ):
             raise ModelError(
                 f"tensor {tensor.name}: external data at {location!r} is outside the model's folder; move the file beside "
                 "the model and save its relative location",
                 tensor=tensor.name,
             )
         if not target.is_file():
-            raise ModelError(f"tensor {tensor.name}: external data file {location!r} is missing; copy it beside the model", tensor=tensor.name)
+            raise ModelError(
+                f"tensor {tensor.name}: external data file {location!r} is missing; copy it beside the model",
+                tensor=tensor.name,
+            )
         try:
-            offset, length = int(entry.get("offset", 0)), int(entry.get("length", target.stat().st_size - int(entry.get("offset", 0))))
+            offset, length = (
+                int(entry.get("offset", 0)),
+                int(entry.get("length", target.stat().st_size - int(entry.get("offset", 0)))),
+            )
         except ValueError:
-            raise ModelError(f"tensor {tensor.name}: external data offset or length is no number", tensor=tensor.name) from None
+            raise ModelError(
+                f"tensor {tensor.name}: external data offset or length is no number", tensor=tensor.name
+            ) from None
         size = target.stat().st_size
         total += max(length, 0)
         if offset < 0 or length < 0 or offset + length > size or total > MAX_BYTES:
@@ -198,18 +223,29 @@ def check_structure(model: Any) -> None:
 
 def order_nodes(graph: Any) -> None:
     """Put nodes in topological order; raises ModelError naming a node of a cycle or one that reads nothing known."""
-    known = {""} | {v.name for v in graph.input} | {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    known = (
+        {""}
+        | {v.name for v in graph.input}
+        | {t.name for t in graph.initializer}
+        | {s.values.name for s in graph.sparse_initializer}
+    )
     made: dict[str, str] = {}
     for node in graph.node:
         for name in node.output:
             if name and (name in made or name in known):
-                raise ModelError(f"{node.name} ({node.op_type}): output {name} is produced twice; export the model again", node=node.name)
+                raise ModelError(
+                    f"{node.name} ({node.op_type}): output {name} is produced twice; export the model again",
+                    node=node.name,
+                )
             if name:
                 made[name] = node.name
     for node in graph.node:
         for name in (*node.input, *captured(node)):
             if name not in known and name not in made:
-                raise ModelError(f"{node.name} ({node.op_type}): reads {name}, which nothing produces; export the model again", node=node.name)
+                raise ModelError(
+                    f"{node.name} ({node.op_type}): reads {name}, which nothing produces; export the model again",
+                    node=node.name,
+                )
     waiting: dict[str, list[int]] = {}
     missing: list[int] = []
     ready: list[int] = []
@@ -246,7 +282,11 @@ def captured(node: Any) -> tuple[str, ...]:
     out: dict[str, None] = {}
     for a in node.attribute:
         for g in ([a.g] if a.HasField("g") else []) + list(a.graphs):
-            inside = {v.name for v in g.input} | {t.name for t in g.initializer} | {o for n in g.node for o in n.output}
+            inside = (
+                {v.name for v in g.input}
+                | {t.name for t in g.initializer}
+                | {o for n in g.node for o in n.output}
+            )
             reads = [i for n in g.node for i in (*n.input, *captured(n))] + [o.name for o in g.output]
             out.update(dict.fromkeys(i for i in reads if i and i not in inside))
     return tuple(out)
@@ -267,11 +307,18 @@ def attributes(node: Any) -> dict[str, Any]:
 
 def _check_attributes(node: Any) -> None:
     values = attributes(node)
-    for key, floor in (("strides", 1), ("dilations", 1), ("kernel_shape", 1), ("pads", -MAX_ATTRIBUTE), ("output_padding", 0)):
+    for key, floor in (
+        ("strides", 1),
+        ("dilations", 1),
+        ("kernel_shape", 1),
+        ("pads", -MAX_ATTRIBUTE),
+        ("output_padding", 0),
+    ):
         for v in values.get(key, ()) if isinstance(values.get(key), list) else ():
             if isinstance(v, int) and not floor <= v <= MAX_ATTRIBUTE:
                 raise ModelError(
-                    f"{node.name} ({node.op_type}): {key} {v} is outside {floor}..{MAX_ATTRIBUTE}; correct it and export again", node=node.name
+                    f"{node.name} ({node.op_type}): {key} {v} is outside {floor}..{MAX_ATTRIBUTE}; correct it and export again",
+                    node=node.name,
                 )
     if "Conv" in node.op_type and not 1 <= values.get("group", 1) <= MAX_ATTRIBUTE:
         raise ModelError(
@@ -298,20 +345,31 @@ def check_values(model: Any) -> None:
         for d in t.dims:
             count *= d
         if any(d < 0 for d in t.dims) or count * 8 > 8 * MAX_TENSOR_BYTES:
-            raise ModelError(f"constant {t.name}: shape {list(t.dims)} is negative or above {MAX_TENSOR_BYTES} elements; export again", tensor=t.name)
+            raise ModelError(
+                f"constant {t.name}: shape {list(t.dims)} is negative or above {MAX_TENSOR_BYTES} elements; export again",
+                tensor=t.name,
+            )
         try:
             arrays[t.name] = numpy_helper.to_array(t)
-        except Exception:  # onnx raises ValueError, TypeError, KeyError for the several ways to be inconsistent
+        except (
+            Exception
+        ):  # onnx raises ValueError, TypeError, KeyError for the several ways to be inconsistent
             raise ModelError(
                 f"constant {t.name}: its data does not have the {count} elements of its shape {list(t.dims)}, or its type is unknown; "
                 "the file is damaged, so export it again",
                 tensor=t.name,
             ) from None
-        if t.data_type in floats and count and not np.isfinite(np.min(arrays[t.name]) + np.max(arrays[t.name])):
+        if (
+            t.data_type in floats
+            and count
+            and not np.isfinite(np.min(arrays[t.name]) + np.max(arrays[t.name]))
+        ):
             bad = int(np.sum(~np.isfinite(arrays[t.name].astype(np.float64))))
             reader = next((n for n in model.graph.node if t.name in n.input), None)
             # An infinite bound of Clip or a mask's -inf is legitimate; NaN and infinite weights are not.
-            if np.any(np.isnan(arrays[t.name].astype(np.float64))) or (reader is not None and reader.op_type in _WEIGHTED):
+            if np.any(np.isnan(arrays[t.name].astype(np.float64))) or (
+                reader is not None and reader.op_type in _WEIGHTED
+            ):
                 where = f"{reader.name} ({reader.op_type})" if reader is not None else "constant"
                 raise ModelError(
                     f"{where}: {bad} of {count} values of {t.name} are NaN or infinite; the training diverged, or the file is damaged",
@@ -327,7 +385,11 @@ def check_values(model: Any) -> None:
                     f"{node.name} ({node.op_type}): scale {bad_scale} in {node.input[slot]} is not positive and finite; quantise the model again",
                     node=node.name,
                 )
-        weight = arrays.get(node.input[1]) if node.op_type in {"Conv", "ConvTranspose"} and len(node.input) > 1 else None
+        weight = (
+            arrays.get(node.input[1])
+            if node.op_type in {"Conv", "ConvTranspose"} and len(node.input) > 1
+            else None
+        )
         if weight is not None:
             group = attributes(node).get("group", 1)
             outputs = weight.shape[0]
@@ -339,7 +401,18 @@ def check_values(model: Any) -> None:
                 )
 
 
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu", "QuantizeLinear", "DequantizeLinear"})
+_WEIGHTED = frozenset(
+    {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "BatchNormalization",
+        "PRelu",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    }
+)
 _SCALES = {
     "QuantizeLinear": (1,),
     "DequantizeLinear": (1,),

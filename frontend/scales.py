@@ -100,7 +100,9 @@ def choose_scales(
             continue
         width = _width(known.get(layer.output))
         for name in layer.inputs:
-            wide = width > JOIN_RATIO * _width(known.get(name)) and isinstance(layer, Join) and readers[name] > 1
+            wide = (
+                width > JOIN_RATIO * _width(known.get(name)) and isinstance(layer, Join) and readers[name] > 1
+            )
             if not wide:
                 parent[find(name)] = find(layer.output)
     groups: dict[str, Range] = {}
@@ -130,7 +132,9 @@ def _interval(layer: Layer, known: Mapping[str, Range]) -> Range | None:
     return None
 
 
-def _completed(lowered: Lowered, layers: Sequence[Layer], known: Mapping[str, Range], mode: RoundingMode) -> dict[str, Quant]:
+def _completed(
+    lowered: Lowered, layers: Sequence[Layer], known: Mapping[str, Range], mode: RoundingMode
+) -> dict[str, Quant]:
     """The model's own scales, and those of its neighbours for what it leaves out."""
     quants = dict(lowered.quants)
     changed = True
@@ -157,4 +161,7 @@ def _completed(lowered: Lowered, layers: Sequence[Layer], known: Mapping[str, Ra
                 )
     if mode != "shift":
         return quants
-    return {n: quant_of((-128 - q.zero_point) * q.scale, (127 - q.zero_point) * q.scale, mode) for n, q in quants.items()}
+    return {
+        n: quant_of((-128 - q.zero_point) * q.scale, (127 - q.zero_point) * q.scale, mode)
+        for n, q in quants.items()
+    }

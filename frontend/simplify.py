@@ -46,27 +46,42 @@ def fix_shapes(model: Any, input_shape: InputShapes) -> None:
     elif len(real) == 1:
         given = {real[0].name: tuple(input_shape)}
     else:
-        raise ModelError(f"one shape was given and the network has {len(real)} inputs ({', '.join(v.name for v in real)}); name them: {_hint(real)}")
+        raise ModelError(
+            f"one shape was given and the network has {len(real)} inputs ({', '.join(v.name for v in real)}); name them: {_hint(real)}"
+        )
     unknown = set(given) - {v.name for v in real}
     if unknown:
         raise ModelError(f"the network has no input {sorted(unknown)[0]!r}; its inputs are: {_hint(real)}")
     for value in real:
         dims = value.type.tensor_type.shape.dim
         if not value.type.HasField("tensor_type"):
-            raise ModelError(f"input {value.name} is no tensor (a sequence, map or optional); export with tensor inputs", tensor=value.name)
+            raise ModelError(
+                f"input {value.name} is no tensor (a sequence, map or optional); export with tensor inputs",
+                tensor=value.name,
+            )
         if value.name in given:
             shape = given[value.name]
             if not value.type.tensor_type.HasField("shape"):
                 value.type.tensor_type.shape.SetInParent()
             elif len(shape) != len(dims):
-                raise ModelError(f"input {value.name}: {len(shape)} sizes given, it has {len(dims)} dimensions; write {_hint([value])}", tensor=value.name)
+                raise ModelError(
+                    f"input {value.name}: {len(shape)} sizes given, it has {len(dims)} dimensions; write {_hint([value])}",
+                    tensor=value.name,
+                )
             del dims[:]
             for d in shape:
                 dims.add().dim_value = int(d)
         elif not value.type.tensor_type.HasField("shape"):
-            raise ModelError(f"input {value.name} declares no shape; give one, for example --input-shape {value.name}=1x3x224x224", tensor=value.name)
+            raise ModelError(
+                f"input {value.name} declares no shape; give one, for example --input-shape {value.name}=1x3x224x224",
+                tensor=value.name,
+            )
         dynamic = [str(d.dim_param or "?") for i, d in enumerate(dims) if not d.HasField("dim_value") and i]
-        if dims and len(dims) > 1 and (not dims[0].HasField("dim_value") or (dims[0].dim_value != 1 and value.name not in given)):
+        if (
+            dims
+            and len(dims) > 1
+            and (not dims[0].HasField("dim_value") or (dims[0].dim_value != 1 and value.name not in given))
+        ):
             dims[0].dim_value = 1  # one frame at a time
         elif dims and len(dims) == 1 and not dims[0].HasField("dim_value"):
             dynamic.append(str(dims[0].dim_param or "?"))
@@ -79,9 +94,15 @@ def fix_shapes(model: Any, input_shape: InputShapes) -> None:
             )
         shape = tuple(d.dim_value for d in dims)
         if any(d < 1 for d in shape):
-            raise ModelError(f"input {value.name}: shape {list(shape)} has an extent below 1; give one with {_hint([value])}", tensor=value.name)
+            raise ModelError(
+                f"input {value.name}: shape {list(shape)} has an extent below 1; give one with {_hint([value])}",
+                tensor=value.name,
+            )
         if prod(shape) * 4 > MAX_TENSOR_BYTES:
-            raise ModelError(f"input {value.name}: shape {list(shape)} needs {prod(shape) * 4} bytes, the most is {MAX_TENSOR_BYTES}; give a smaller one", tensor=value.name)
+            raise ModelError(
+                f"input {value.name}: shape {list(shape)} needs {prod(shape) * 4} bytes, the most is {MAX_TENSOR_BYTES}; give a smaller one",
+                tensor=value.name,
+            )
     for value in graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
@@ -92,7 +113,10 @@ def _hint(values: list[Any]) -> str:
     parts = []
     for v in values:
         dims = v.type.tensor_type.shape.dim
-        sizes = [str(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else ("1" if i == 0 else "224") for i, d in enumerate(dims)]
+        sizes = [
+            str(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else ("1" if i == 0 else "224")
+            for i, d in enumerate(dims)
+        ]
         if len(sizes) > 1:
             sizes[0] = "1"
         parts.append(f"--input-shape {v.name}={'x'.join(sizes) or '1x3x224x224'}")
@@ -112,7 +136,8 @@ def convert_opset(model: Any) -> Any:
             converted = version_converter.convert_version(model, MODERN_OPSET)
     except Exception as cause:  # the converter raises RuntimeError, ValueError and its own classes
         raise ModelError(
-            f"opset {version} cannot be converted to {MODERN_OPSET}: {_line(cause)}; export the model with opset 13 or newer", opset=version
+            f"opset {version} cannot be converted to {MODERN_OPSET}: {_line(cause)}; export the model with opset 13 or newer",
+            opset=version,
         ) from None
     return converted
 
@@ -124,7 +149,9 @@ def infer_shapes(model: Any) -> Any:
     try:
         return shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
     except Exception as cause:
-        raise ModelError(f"the shapes of the network do not fit together: {_line(cause)}; check the model with onnx.checker") from None
+        raise ModelError(
+            f"the shapes of the network do not fit together: {_line(cause)}; check the model with onnx.checker"
+        ) from None
 
 
 def bound_sizes(model: Any) -> None:
@@ -140,8 +167,15 @@ def bound_sizes(model: Any) -> None:
                 "Export with smaller constants or a smaller --input-shape",
                 node=node.name if node is not None else None,
             )
-        if node is not None and node.op_type != "Constant" and any(d.HasField("dim_value") and d.dim_value == 0 for d in value.type.tensor_type.shape.dim):
-            raise ModelError(f"{node.name} ({node.op_type}): its output {value.name} has shape {shape}, with an extent of 0; correct the model", node=node.name)
+        if (
+            node is not None
+            and node.op_type != "Constant"
+            and any(d.HasField("dim_value") and d.dim_value == 0 for d in value.type.tensor_type.shape.dim)
+        ):
+            raise ModelError(
+                f"{node.name} ({node.op_type}): its output {value.name} has shape {shape}, with an extent of 0; correct the model",
+                node=node.name,
+            )
 
 
 def fold(model: Any) -> Any:
@@ -165,7 +199,9 @@ def fold(model: Any) -> Any:
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as cause:
-            raise ModelError(f"onnxruntime refuses the network: {_line(cause)}; check the model with onnx.checker") from None
+            raise ModelError(
+                f"onnxruntime refuses the network: {_line(cause)}; check the model with onnx.checker"
+            ) from None
         with contextlib.suppress(OSError):
             folded = onnx.load(path)
             return folded

@@ -21,7 +21,7 @@ __all__ = ["Unmapped", "View", "channels_first", "channels_last"]
 Factor = tuple[int, int]
 
 
-class Unmapped(Exception):
+class Unmapped(Exception):  # noqa: N818 - a reason, not an error
     """A node the DPU does not run: the reason, and what would help. Caught by the lowering, never by a user."""
 
     def __init__(self, reason: str, help: str = "") -> None:
@@ -129,7 +129,10 @@ def channels_first(shape: Sequence[int]) -> tuple[Shape, tuple[int | None, int |
     """
     rank = len(shape)
     if rank > 4 or (rank > 1 and shape[0] != 1):
-        raise Unmapped(f"shape {tuple(shape)} is not one frame of (1, C, H, W)", "export with batch 1 and at most two spatial axes")
+        raise Unmapped(
+            f"shape {tuple(shape)} is not one frame of (1, C, H, W)",
+            "export with batch 1 and at most two spatial axes",
+        )
     if rank == 4:
         return _roles(shape, (2, 3), 1), (2, 3, 1)
     if rank == 3:
@@ -153,8 +156,12 @@ def channels_last(shape: Sequence[int]) -> tuple[Shape, tuple[int | None, int | 
     return _roles(shape, (1,), 2), (None, 1, 2)
 
 
-def stored_as(storage: str, logical: Sequence[int], shape: Shape, axes: tuple[int | None, int | None, int | None]) -> View:
+def stored_as(
+    storage: str, logical: Sequence[int], shape: Shape, axes: tuple[int | None, int | None, int | None]
+) -> View:
     """View of a map stored in its natural order: logical axis `axes[i]` is the map's axis i."""
     strides = (shape[1] * shape[2], shape[2], 1)
     by_axis = {a: (shape[i], strides[i]) for i, a in enumerate(axes) if a is not None}
-    return View(storage, tuple((by_axis[a],) if a in by_axis and e > 1 else () for a, e in enumerate(logical)))
+    return View(
+        storage, tuple((by_axis[a],) if a in by_axis and e > 1 else () for a, e in enumerate(logical))
+    )
