@@ -68,7 +68,8 @@ class _Tensor:
     """Name, shape, constant value if any, scales and zero points of a TFLite tensor."""
 
     def __init__(self, table: _Table, buffers: list[_Table], index: int) -> None:
-        self.name = f"{index}.{table.text(3)}"
+        # The converter joins the names of all layers it fused; the first, without its scope, tells enough.
+        self.name = f"{index}.{table.text(3).split(';')[0].removeprefix('model/')}"
         self.shape = tuple(int(v) for v in table.array(0, np.int32))
         dtype = TYPES[table.number(1, number_types.Int8Flags)]
         raw = buffers[table.number(2, number_types.Uint32Flags)].array(0, np.uint8)
