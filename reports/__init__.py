@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .files import write
-from .result import Exact, HostSegment, ModelFacts, ResourceUse, Result, Segment, merge
+from .result import Exact, HostSegment, ModelFacts, Result, Segment, merge
 from .terminal import screen, summary
 from .verdict import Lever, Verdict, verdict
 
@@ -12,7 +12,6 @@ __all__ = [
     "HostSegment",
     "Lever",
     "ModelFacts",
-    "ResourceUse",
     "Result",
     "Segment",
     "Verdict",

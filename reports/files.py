@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..ir.errors import ReportError
@@ -30,7 +30,7 @@ def write(
     result: Result,
     directory: str | Path,
     *,
-    also: Sequence[str] = (),
+    others: Mapping[str, bytes] | None = None,
     figures: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[str, ...]:
@@ -40,8 +40,8 @@ def write(
     ----------
     directory : path
         Made if it is not there; files of these names are replaced, others stay.
-    also : sequence of str
-        Names of files that stand beside the report (program, tiling text, ...), for `summary.json` to list.
+    others : mapping of name to bytes, optional
+        Files to write beside the report and to list in `summary.json` (program, tiling text, ...).
     figures : bool
         Also draw SVG and PNG files; they take most of the time.
     progress : function of str, optional
@@ -50,7 +50,7 @@ def write(
     Returns
     -------
     tuple of str
-        Names of all files, those of `also` last.
+        Names of all files, those of `others` last.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def write(
         The directory or a file cannot be written.
     """
     names = [n for n in NAMES if figures or not n.endswith((".svg", ".png"))]
-    listed = (*names, *also)
+    listed = (*names, *(others or {}))
     makers: dict[str, Callable[[], bytes]] = {
         "layers.csv": lambda: _text(layers_csv(result)),
         "trace.json": lambda: _text(chrome_trace(result)),
@@ -79,6 +79,8 @@ def write(
         if progress is not None:
             progress(name)
         write_bytes(out / name, makers[name]())
+    for name, data in (others or {}).items():
+        write_bytes(out / name, data)
     return listed
 
 

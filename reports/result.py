@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from ..hwsim.resources import ResourceUse
 from ..hwsim.results import Bounds, Energy, EngineResult, LayerResult, Simulation, Timeline
 from ..ir.arch import Arch
 from ..ir.errors import ReportError
@@ -23,7 +24,6 @@ __all__ = [
     "Exact",
     "HostSegment",
     "ModelFacts",
-    "ResourceUse",
     "Result",
     "SCHEMA",
     "Segment",
@@ -93,24 +93,6 @@ class Exact:
 
     bytes_compared: int
     bytes_differing: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceUse:
-    """One FPGA resource.
-
-    Parameters
-    ----------
-    available : float or None
-        On the board; None without a board.
-    exact : bool
-        Counted from the structure; otherwise estimated.
-    """
-
-    resource: str
-    used: float
-    available: float | None = None
-    exact: bool = True
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tilewright.hwsim.resources import ResourceUse
 from tilewright.hwsim.results import CAUSES, Bounds, Energy, EngineResult, LayerResult, Simulation, Timeline
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import Engine, Opcode, Program, instruction
-from tilewright.reports.result import Exact, HostSegment, ModelFacts, ResourceUse, Result, Segment
+from tilewright.reports.result import Exact, HostSegment, ModelFacts, Result, Segment
 
 HOSTILE = "</script><script>alert(1)</script>'\"&$\\frac{1}{0}$\u202e\x00\ud800,=1+1 " + "n" * 300
 
 
-def simulated(layers: int = 12, *, arch: str = "b1024", seed: int = 0, name: str = "net", hostile: bool = False) -> Segment:
+def simulated(
+    layers: int = 12, *, arch: str = "b1024", seed: int = 0, name: str = "net", hostile: bool = False
+) -> Segment:
     """A program of load, compute, save tiles and its times: small, but with every law that a simulation keeps."""
     rng = np.random.default_rng(seed)
     machine = Arch.preset(arch)
@@ -25,16 +28,25 @@ def simulated(layers: int = 12, *, arch: str = "b1024", seed: int = 0, name: str
     busy = {e: 0 for e in Engine}
     results = []
 
-    def run(engine: Engine, layer: int, cycles: int, after: tuple[Engine, ...], moved: int, kind: int) -> None:
+    def run(
+        engine: Engine, layer: int, cycles: int, after: tuple[Engine, ...], moved: int, kind: int
+    ) -> None:
         ready = max((done[e] for e in after), default=0)
         blocker = max(after, key=lambda e: done[e], default=engine)
         start = max(free[engine], ready)
         cause = CAUSES.index(blocker.name.lower()) if ready > free[engine] else 0
         stalls[engine][CAUSES[cause]] += start - free[engine]
-        times.append((len(rows), engine, layer, free[engine], start, start + cycles, start + cycles + 7, cause))
+        times.append(
+            (len(rows), engine, layer, free[engine], start, start + cycles, start + cycles + 7, cause)
+        )
         busy[engine] += cycles
         free[engine], done[engine] = start + cycles, start + cycles + 7
-        opcode = {Engine.LOAD: Opcode.LOAD, Engine.SAVE: Opcode.SAVE, Engine.CONV: Opcode.CONV, Engine.DWC: Opcode.DWC}
+        opcode = {
+            Engine.LOAD: Opcode.LOAD,
+            Engine.SAVE: Opcode.SAVE,
+            Engine.CONV: Opcode.CONV,
+            Engine.DWC: Opcode.DWC,
+        }
         fields = {"run_bytes": moved, "runs1": 1, "runs2": 1} if engine in {Engine.LOAD, Engine.SAVE} else {}
         rows.append(instruction(opcode.get(engine, Opcode.VEC), **fields))
         owner.append(layer)
@@ -69,7 +81,9 @@ def simulated(layers: int = 12, *, arch: str = "b1024", seed: int = 0, name: str
             totals[key] += value
         results.append(
             LayerResult(
-                name=f"{HOSTILE}{i}" if hostile else f"features.{i}.{('expand', 'depthwise', 'project', 'add')[kind]}",
+                name=f"{HOSTILE}{i}"
+                if hostile
+                else f"features.{i}.{('expand', 'depthwise', 'project', 'add')[kind]}",
                 op="Add" if engine == Engine.VEC else "Conv",
                 engine=engine.name.lower(),
                 busy={e.name.lower(): n for e, n in own.items() if n},
@@ -98,8 +112,19 @@ def simulated(layers: int = 12, *, arch: str = "b1024", seed: int = 0, name: str
         clock_mhz=machine.clock_mhz,
         macs=sum(x.macs for x in results),
         macs_per_cycle=machine.macs_per_cycle,
-        dram_bytes={**totals, "instructions": words, "total": sum(totals.values()) + words, "compulsory": least},
-        energy=Energy(energy, "fpga16", True, ("mac: 3 pJ, 16 nm, own estimate, ±50 %", "dram: 18 pJ/bit, DDR4, ±30 %"), 0.4),
+        dram_bytes={
+            **totals,
+            "instructions": words,
+            "total": sum(totals.values()) + words,
+            "compulsory": least,
+        },
+        energy=Energy(
+            energy,
+            "fpga16",
+            True,
+            ("mac: 3 pJ, 16 nm, own estimate, ±50 %", "dram: 18 pJ/bit, DDR4, ±30 %"),
+            0.4,
+        ),
         engines={
             e.name.lower(): EngineResult(
                 busy[e],
@@ -139,7 +164,9 @@ def simulated(layers: int = 12, *, arch: str = "b1024", seed: int = 0, name: str
     return Segment(simulation, program)
 
 
-def result(layers: int = 12, *, arch: str = "b1024", segments: int = 1, hostile: bool = False, twin: bool = True) -> Result:
+def result(
+    layers: int = 12, *, arch: str = "b1024", segments: int = 1, hostile: bool = False, twin: bool = True
+) -> Result:
     parts = tuple(simulated(layers, arch=arch, seed=i, hostile=hostile) for i in range(segments))
     return Result(
         model=ModelFacts(
@@ -152,7 +179,9 @@ def result(layers: int = 12, *, arch: str = "b1024", segments: int = 1, hostile:
         segments=parts,
         board="kv260",
         dram_peak=64.0,
-        host_segments=(HostSegment("tail", (("softmax", "Softmax"),), "no integer form", 0.12),) if segments > 1 else (),
+        host_segments=(HostSegment("tail", (("softmax", "Softmax"),), "no integer form", 0.12),)
+        if segments > 1
+        else (),
         exact=Exact(6_412_000, 0),
         calibration="synthetic",
         resources=(ResourceUse("DSP", 612, 1248), ResourceUse("LUT", 61_000, 117_120, exact=False)),
