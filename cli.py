@@ -62,7 +62,7 @@ _VERBS = (
         "Quantise, schedule, simulate and report.",
         "- `tilewright compile model.onnx --calibration photos/ -o out`\n"
         "- `tilewright compile zoo:resnet50 --synthetic-calibration --arch b2304 --set maps.kib=768`\n"
-        "- `tilewright compile model.npz --dram banked:ddr4-2400x64 --objective energy --verify --json`",
+        "- `tilewright compile model.npz --dram banked:DDR4-2400x64 --objective energy --verify --json`",
     ),
     (
         "simulate",

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .cli_console import say, staged
+from .cli_console import staged
 from .cli_options import COMMON, DATA, MACHINE, Common, Data, Machine, parse_settings, parse_shapes
 
 if TYPE_CHECKING:
     from .compiled import Compiled
     from .reports.result import Result
 
-__all__ = ["compile", "compiled_from", "deliver", "report", "result_of", "simulate"]
+__all__ = ["answer", "compile", "compiled_from", "deliver", "report", "result_of", "simulate"]
 
 Out = Annotated[Path | None, Parameter(name=("--output", "-o"), help="Folder, written whole or not at all.")]
 Twin = Annotated[bool, Parameter(help="Also schedule and simulate the machine without its depthwise engine.")]
@@ -37,8 +37,8 @@ def compile(
         compiled = compiled_from(model, machine, data, common, stage)
         result = result_of(compiled, twin=twin, verify=verify, on_stage=stage)
         folder = output or Path("tilewright-out") / f"{compiled.model.name}-{compiled.arch.name}"
-        files = deliver(compiled, result, folder, stage)
-    _answer(common, result, folder, files)
+        deliver(compiled, result, folder, stage)
+    answer(common, result, folder)
 
 
 def simulate(
@@ -62,8 +62,8 @@ def simulate(
         compiled = compiled_from(source, machine, data, common, stage)
         result = result_of(compiled, twin=twin, verify=verify, on_stage=stage)
         folder = output or Path(source)
-        files = deliver(compiled, result, folder, stage)
-    _answer(common, result, folder, files)
+        deliver(compiled, result, folder, stage)
+    answer(common, result, folder)
 
 
 def report(
@@ -140,17 +140,23 @@ def deliver(
     """Write programs and report into `folder`, whole or not at all; names of the files."""
     from .folder import written_whole
     from .reports import write
+    from .stored import contents
 
-    on_stage("write the report")
     with written_whole(folder) as draft:
-        return write(result, draft, also=compiled.save(draft))
+        return tuple(
+            write(result, draft, others=contents(compiled), progress=lambda name: on_stage(f"write {name}"))
+        )
 
 
-def _answer(common: Common, result: Result, folder: Path, files: tuple[str, ...]) -> None:
-    from .reports import summary
-
+def answer(common: Common, result: Result, folder: Path) -> None:
+    """The summary that was written, as JSON for a script or as a screen for a reader."""
     if common.json:
         print((folder / "summary.json").read_text(encoding="utf-8"), end="")
-        return
-    say(common, lambda: summary(result))
-    say(common, f"\n{len(files)} files in {folder}; begin with {folder / 'report.html'}")
+    elif not common.quiet:
+        from rich.console import Console
+
+        from .reports import screen
+
+        console = Console()
+        # Not a terminal: nobody knows the width, and lines should stay whole.
+        (console if console.is_terminal else Console(width=140)).print(screen(result, folder))

@@ -10,7 +10,7 @@ from typing import Any
 
 from .cli_options import Common
 
-__all__ = ["emit", "say", "staged", "table"]
+__all__ = ["emit", "staged", "table"]
 
 
 @contextmanager
@@ -40,12 +40,6 @@ def staged(common: Common) -> Iterator[Callable[[str], None]]:
             tasks.append(progress.add_task(name, total=None))
 
         yield stage
-
-
-def say(common: Common, text: str | Callable[[], str]) -> None:
-    """Text for a reader; nothing with ``-q`` or ``--json``."""
-    if not (common.quiet or common.json):
-        print(text if isinstance(text, str) else text())
 
 
 def emit(common: Common, value: dict[str, Any], text: str | Callable[[], str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .compiled import Compiled, counted, silent
 from .frontend import HostSegment
 from .hwsim import simulate
-from .hwsim.resources import resources
+from .hwsim.resources import fits, resources
 from .reports import result as told
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def result_of(
     twin = None
     if beside is not None and beside is not compiled:
         twin = result_of(beside, on_stage=on_stage)
-    use = resources(arch, compiled.board)
     return told.Result(
         model=told.ModelFacts(
             model.name,
@@ -61,7 +60,11 @@ def result_of(
         ),
         exact=exact,
         calibration=model.calibration,
-        resources=use,
+        resources=tuple(
+            told.ResourceUse(u.resource, u.used, u.available, u.exact)
+            for u in resources(arch, compiled.board)
+        ),
+        misfits=tuple(fits(arch, compiled.board)),
         provenance=_provenance(compiled),
         sqnr_db=dict(model.sqnr_db),
         without_dwc=twin,

@@ -24,14 +24,14 @@ from .scheduler import Place, Plan, lower
 if TYPE_CHECKING:
     from .frontend import Model
 
-__all__ = ["SCHEMA", "load", "load_model", "pack_model", "save"]
+__all__ = ["SCHEMA", "contents", "load", "load_model", "pack_model", "save"]
 
 SCHEMA = "tilewright.compiled/1"
 """Raised whenever a folder of this version cannot be read by the one before."""
 
 
-def save(compiled: Compiled, folder: Path) -> tuple[str, ...]:
-    """Write the files into an existing folder; their names."""
+def contents(compiled: Compiled) -> dict[str, bytes]:
+    """The folder's files, by name."""
     files: dict[str, bytes] = {
         "arch.toml": compiled.arch.toml().encode(),
         "model.npz": pack_model(compiled.model),
@@ -63,6 +63,12 @@ def save(compiled: Compiled, folder: Path) -> tuple[str, ...]:
         "segments": segments,
     }
     files["compiled.json"] = (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode()
+    return files
+
+
+def save(compiled: Compiled, folder: Path) -> tuple[str, ...]:
+    """Write the files into an existing folder; their names."""
+    files = contents(compiled)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return tuple(files)
