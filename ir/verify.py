@@ -223,6 +223,10 @@ RULES: tuple[Rule, ...] = (
         "blocks", lambda c: _POOL(c) & ((c["first"] == 0) | (c["last"] == 0)), _field("blocks"), "<=",
         lambda c, arch: arch.vec.sums, "pool fewer channels at once, or set vec.sums higher",
     ),
+    Rule(
+        "counted", lambda c: _POOL(c) & ((c["first"] == 0) | (c["last"] == 0)), _field("counted"), "==", _number(0),
+        "valid taps are counted within one instruction: give the divisor as the scale word",
+    ),
     Rule("origin", _RESIZE, _field("origin"), "<=", lambda c, arch: c["in_h"] - 1, "the source begins inside the map"),
 )  # fmt: skip
 """Rules that one instruction's fields obey or break alone."""
@@ -347,28 +351,36 @@ def _check_tokens(fields: NDArray[np.int64]) -> None:
 
 
 def _check_chains(fields: NDArray[np.int64]) -> None:
-    """A CONV that continues accumulators follows one that kept them, of the same size."""
-    convs = np.flatnonzero(fields[:, COLUMNS["opcode"]] == Opcode.CONV)
-    size = [COLUMNS[n] for n in ("out_h", "out_w", "out_c")]
-    kept = False
-    for at, i in enumerate(convs):
-        row = fields[i]
-        if bool(row[COLUMNS["first"]]) == kept:
-            state = "kept" if kept else "drained"
+    """What continues kept accumulators or running sums follows what kept them, and is of the same size."""
+    c = {name: fields[:, at] for name, at in COLUMNS.items()}
+    pool = (c["opcode"] == Opcode.VEC) & np.isin(c["func"], (VecOp.MAX, VecOp.AVG))
+    # Every CONV uses the accumulators; a pooling uses the running sums only where it begins or goes on with some.
+    chains = (
+        ("CONV", c["opcode"] == Opcode.CONV, ("out_h", "out_w", "out_c")),
+        ("pooling", pool & ((c["first"] == 0) | (c["last"] == 0)), ("func", "blocks", "za")),
+    )
+    for what, where, size in chains:
+        kept, before = False, -1
+        for i in map(int, np.flatnonzero(where)):
+            first = int(c["first"][i])
+            if bool(first) == kept:
+                state = "kept" if kept else "left nothing of"
+                raise _illegal(
+                    fields, i, f"first is {first}, and the {what} before it {state} its accumulators; it must be "
+                    f"{int(not kept)}", first, int(not kept),
+                )  # fmt: skip
+            if kept:
+                mine, other = ([int(c[n][k]) for n in size] for k in (i, before))
+                if mine != other:
+                    raise _illegal(
+                        fields, i, f"{', '.join(size)} are {mine}, and the accumulators kept are of {other}; continue "
+                        "the same tile", mine[-1], other[-1],
+                    )  # fmt: skip
+            kept, before = not c["last"][i], i
+        if kept:
             raise _illegal(
-                fields, int(i), f"first is {row[COLUMNS['first']]}, and the CONV before it {state} its accumulators; "
-                f"it must be {int(not kept)}", int(row[COLUMNS["first"]]), int(not kept),
-            )  # fmt: skip
-        if kept and not np.array_equal(row[size], fields[convs[at - 1]][size]):
-            raise _illegal(
-                fields, int(i), f"out_h, out_w, out_c are {row[size].tolist()}, and the accumulators kept are of "
-                f"{fields[convs[at - 1]][size].tolist()}; continue the same tile", int(row[size[2]]), 0,
-            )  # fmt: skip
-        kept = not row[COLUMNS["last"]]
-    if kept:
-        raise _illegal(
-            fields, int(convs[-1]), "last is 0, and no CONV drains its accumulators; it must be 1", 0, 1
-        )
+                fields, before, f"last is 0, and no {what} takes up its accumulators; it must be 1", 0, 1
+            )
 
 
 def _check_banks(fields: NDArray[np.int64], arch: Arch) -> None:
