@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.errors import ModelError
-from .network import Network, Port, new_session
+from .network import Network, Port, new_session, run_session
 
 __all__ = ["Calibration", "RangeMethod", "Statistics", "measure", "real_feeds"]
 
@@ -98,7 +98,9 @@ class Calibration:
                 else {k: loaded[k] for k in loaded.files}
             )
         except (OSError, ValueError, EOFError) as cause:
-            raise ModelError(f"calibration {where}: not a readable numpy file ({cause})") from None
+            raise ModelError(
+                f"calibration {where}: not a numpy file of plain numbers ({_short(cause)}); save it with numpy.save"
+            ) from None
         if len(arrays) == 1 and len(network.inputs) == 1:
             arrays = {network.inputs[0].name: next(iter(arrays.values()))}
         return cls.from_arrays(arrays, network, limit)
@@ -115,6 +117,10 @@ class Calibration:
             columns[port.name] = _frames(port, np.asarray(arrays[port.name]))[:limit]
         count = min(len(c) for c in columns.values())
         return cls(tuple({n: c[i] for n, c in columns.items()} for i in range(count)))
+
+
+def _short(cause: Exception) -> str:
+    return " ".join(str(cause).split())[:80]
 
 
 def _noise(rng: np.random.Generator, port: Port) -> Array:
@@ -137,7 +143,7 @@ def _frames(port: Port, array: Array) -> list[Array]:
     if array.shape[1:] == want:
         return [f.astype(port.dtype) for f in array]
     raise ModelError(
-        f"calibration for input {port.name}: shape {list(array.shape)}, want {list(want)} or N frames of it along the first axis",
+        f"calibration for input {port.name}: shape {list(array.shape)}, the network takes {list(want)}; give one frame of that or N frames along the first axis",
         tensor=port.name,
     )
 
@@ -227,7 +233,7 @@ def measure(
     def frames() -> Iterable[dict[str, Array]]:
         for sample in calibration.samples:
             feeds = real_feeds(network, {p.name: network.feed(p, sample) for p in network.inputs})
-            values = dict(zip(names, session.run(names, feeds), strict=True)) if session else {}
+            values = run_session(session, names, feeds) if session else {}
             yield {**feeds, **values}
 
     for values in frames():

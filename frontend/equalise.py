@@ -77,7 +77,8 @@ def _factors(peak: NDArray[np.float64], second: Linear) -> NDArray[np.float64]:
     peak = np.maximum(peak, 1e-6 * peak.max() + 1e-30)
     columns = np.maximum(columns, 1e-6 * columns.max() + 1e-30)
     factor = np.sqrt((peak / peak.max()) / (columns / columns.max()))
-    return np.clip(factor / factor.max(), 1 / MOST, 1.0)
+    limited: NDArray[np.float64] = np.clip(factor / factor.max(), 1 / MOST, 1.0)
+    return limited
 
 
 def _columns(layer: Linear) -> NDArray[np.float64]:

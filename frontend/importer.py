@@ -8,8 +8,9 @@ from typing import Any
 from ..ir.errors import ModelError
 from .network import Network, Node, Port
 from .qdq import spell_qoperators, strip
-from .read import MAX_TENSOR_BYTES, attributes, captured, check_structure, check_values, read_model
+from .read import MAX_TENSOR_BYTES, attributes, captured, read_model
 from .simplify import InputShapes, bound_sizes, convert_opset, fix_shapes, fold, infer_shapes
+from .validity import check_structure, check_values, check_windows
 
 __all__ = ["load"]
 
@@ -40,7 +41,9 @@ def load(source: Any, *, input_shape: InputShapes = None, name: str | None = Non
     check_values(model)
     fix_shapes(model, input_shape)
     model = convert_opset(model)
-    bound_sizes(infer_shapes(model))
+    shaped = infer_shapes(model)
+    check_windows(shaped)
+    bound_sizes(shaped)
     executed = model.SerializeToString()
     model = fold(model)
     check_structure(model)

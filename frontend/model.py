@@ -14,7 +14,7 @@ from ..ir.errors import ModelError
 from ..ir.graph import Graph, Quant
 from ..ir.reference import run as reference_run
 from .calibration import real_feeds
-from .network import Network, Port, new_session
+from .network import Network, Port, new_session, run_session
 from .views import View
 
 __all__ = ["Border", "DpuSegment", "HostSegment", "Model", "dequantise", "quantise"]
@@ -109,8 +109,7 @@ class HostSegment:
 
     def run(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Evaluate the segment on real ONNX tensors."""
-        values = self._session.run(list(self.outputs), {n: tensors[n] for n in self.inputs})
-        return dict(zip(self.outputs, values, strict=True))
+        return run_session(self._session, self.outputs, {n: tensors[n] for n in self.inputs})
 
     @cached_property
     def _session(self) -> Any:

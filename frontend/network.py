@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..ir.errors import ModelError
 from ..ir.graph import Quant
 
-__all__ = ["Network", "Node", "Port", "QuantisedConstant", "new_session"]
+__all__ = ["Network", "Node", "Port", "QuantisedConstant", "new_session", "run_session"]
 
 Array = NDArray[Any]
 
@@ -189,8 +189,7 @@ class Network:
         """
         session = self._session
         checked = {p.name: self.feed(p, feeds) for p in self.inputs}
-        values = session.run(None, checked)
-        return {p.name: v for p, v in zip(self.outputs, values, strict=True)}
+        return run_session(session, [p.name for p in self.outputs], checked)
 
     def feed(self, port: Port, feeds: Mapping[str, Array]) -> Array:
         """The feed of one input, checked and cast."""
@@ -202,7 +201,7 @@ class Network:
         value = np.asarray(feeds[port.name])
         if value.shape != port.shape:
             raise ModelError(
-                f"input {port.name}: value has shape {list(value.shape)}, the network takes {list(port.shape)}",
+                f"input {port.name}: value has shape {list(value.shape)}, the network takes {list(port.shape)}; resize or reshape it",
                 tensor=port.name,
             )
         return value.astype(port.dtype)
@@ -229,6 +228,17 @@ def new_session(model: bytes, *, exact: bool = False, threads: int = 0) -> Any:
         raise ModelError(
             f"onnxruntime refuses the network: {_first_line(cause)}; check it with onnx.checker"
         ) from None
+
+
+def run_session(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs of an onnxruntime session by name; a failure inside it is the model's."""
+    try:
+        values = session.run(list(outputs), dict(feeds))
+    except Exception as cause:  # as above
+        raise ModelError(
+            f"onnxruntime cannot run the network: {_first_line(cause)}; check it with onnx.checker"
+        ) from None
+    return dict(zip(outputs, values, strict=True))
 
 
 def _first_line(cause: Exception) -> str:

@@ -16,7 +16,7 @@ from .emit import Emission
 from .layers import Layer, Linear
 from .lower import Lowered
 from .model import Border, DpuSegment, HostSegment, Model, dequantise
-from .network import Network, Node, new_session
+from .network import Network, Node, new_session, run_session
 from .partition import Plan, partition
 from .scales import choose_scales
 
@@ -220,7 +220,7 @@ def _sqnr(
     session = new_session(network.extract(network.nodes, [p.name for p in network.inputs], names))
     feeds = real_feeds(network, {p.name: network.feed(p, sample) for p in network.inputs})
     out = {}
-    for name, value in zip(names, session.run(names, feeds), strict=True):
+    for name, value in run_session(session, names, feeds).items():
         got = dequantise(lowered.views[name].take(kept[name]).astype(np.int8), quants[name]).reshape(
             value.shape
         )

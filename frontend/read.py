@@ -10,31 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..ir.errors import ModelError
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_TENSOR_BYTES",
-    "attributes",
-    "check_structure",
-    "check_values",
-    "order_nodes",
-    "read_model",
-]
+__all__ = ["MAX_BYTES", "MAX_TENSOR_BYTES", "attributes", "captured", "read_model"]
 
 MAX_BYTES = (1 << 31) - 1
 """Largest serialised protobuf message (protobuf encoding guide: 2 GiB)."""
 MAX_TENSOR_BYTES = 1 << 30
 """Largest tensor a network may declare or compute at import: no int8 feature map or weight of a network this
 machine could hold comes near it, and an onnxruntime fold stays within an ordinary host's memory."""
-MAX_ATTRIBUTE = 1 << 20
-"""Largest stride, dilation, kernel extent or pad: above any image extent the ISA holds (2^14), small enough that
-no product of two overflows."""
-DOMAINS = frozenset({"", "ai.onnx", "com.microsoft", "ai.onnx.ml"})
-OLDEST_OPSET = 7
-"""Before opset 7, broadcasting was an attribute (ONNX changelog, Add-7); onnx's converter starts there too."""
 
 
 def read_model(source: Any) -> tuple[Any, str]:
@@ -181,102 +165,6 @@ def _load_external(model: Any, folder: Path) -> None:
         del tensor.external_data[:]
 
 
-def check_structure(model: Any) -> None:
-    """Opsets, domains, node names, cycles, attribute ranges; names nodes that have none.
-
-    Raises
-    ------
-    ModelError
-        With the node's name.
-    """
-    import onnx
-
-    newest = onnx.defs.onnx_opset_version()
-    versions = {o.domain or "": o.version for o in model.opset_import}
-    versions = {("" if d == "ai.onnx" else d): v for d, v in versions.items()}
-    version = versions.get("", 0)
-    if not OLDEST_OPSET <= version <= newest:
-        raise ModelError(
-            f"opset {version} of the ONNX operators is not one of {OLDEST_OPSET}..{newest}; export with opset 17, or convert with "
-            "onnx.version_converter",
-            opset=version,
-        )
-    graph = model.graph
-    local = {(f.domain, f.name) for f in model.functions}
-    taken: set[str] = set()
-    for i, node in enumerate(graph.node):
-        base = node.name or (node.output[0] if node.output and node.output[0] else f"{node.op_type}_{i}")
-        name, n = base, 1
-        while name in taken:
-            name, n = f"{base}_{n}", n + 1
-        taken.add(name)
-        node.name = name
-        if node.domain not in DOMAINS and (node.domain, node.op_type) not in local:
-            raise ModelError(
-                f"{name} ({node.op_type}): domain {node.domain!r} is not known (known: ONNX, com.microsoft); "
-                "export without custom operators",
-                node=name,
-            )
-        _check_attributes(node)
-    order_nodes(graph)
-
-
-def order_nodes(graph: Any) -> None:
-    """Put nodes in topological order; raises ModelError naming a node of a cycle or one that reads nothing known."""
-    known = (
-        {""}
-        | {v.name for v in graph.input}
-        | {t.name for t in graph.initializer}
-        | {s.values.name for s in graph.sparse_initializer}
-    )
-    made: dict[str, str] = {}
-    for node in graph.node:
-        for name in node.output:
-            if name and (name in made or name in known):
-                raise ModelError(
-                    f"{node.name} ({node.op_type}): output {name} is produced twice; export the model again",
-                    node=node.name,
-                )
-            if name:
-                made[name] = node.name
-    for node in graph.node:
-        for name in (*node.input, *captured(node)):
-            if name not in known and name not in made:
-                raise ModelError(
-                    f"{node.name} ({node.op_type}): reads {name}, which nothing produces; export the model again",
-                    node=node.name,
-                )
-    waiting: dict[str, list[int]] = {}
-    missing: list[int] = []
-    ready: list[int] = []
-    for i, node in enumerate(graph.node):
-        needs = {n for n in (*node.input, *captured(node)) if n not in known}
-        missing.append(len(needs))
-        for n in needs:
-            waiting.setdefault(n, []).append(i)
-        if not needs:
-            ready.append(i)
-    order: list[int] = []
-    for i in ready:  # grows while it is walked
-        order.append(i)
-        for name in graph.node[i].output:
-            for j in waiting.pop(name, ()) if name else ():
-                missing[j] -= 1
-                if not missing[j]:
-                    ready.append(j)
-    if len(order) < len(graph.node):
-        stuck = next(n for i, n in enumerate(graph.node) if missing[i])
-        raise ModelError(
-            f"{stuck.name} ({stuck.op_type}): the graph has a cycle through this node; a network is acyclic, so export it again",
-            node=stuck.name,
-        )
-    if order != sorted(order):
-        nodes = [graph.node[i] for i in order]
-        copies = [type(n).FromString(n.SerializeToString()) for n in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-
-
 def captured(node: Any) -> tuple[str, ...]:
     """Tensors that a node's subgraphs read from outside."""
     out: dict[str, None] = {}
@@ -300,130 +188,12 @@ def attributes(node: Any) -> dict[str, Any]:
     for a in node.attribute:
         if a.HasField("g") or a.graphs:
             continue
-        value = helper.get_attribute_value(a)
+        try:
+            value = helper.get_attribute_value(a)
+        except ValueError:
+            raise ModelError(
+                f"{node.name} ({node.op_type}): attribute {a.name} has no known type; the file is damaged, so export it again",
+                node=node.name,
+            ) from None
         values[a.name] = value.decode(errors="replace") if isinstance(value, bytes) else value
     return values
-
-
-def _check_attributes(node: Any) -> None:
-    values = attributes(node)
-    for key, floor in (
-        ("strides", 1),
-        ("dilations", 1),
-        ("kernel_shape", 1),
-        ("pads", -MAX_ATTRIBUTE),
-        ("output_padding", 0),
-    ):
-        for v in values.get(key, ()) if isinstance(values.get(key), list) else ():
-            if isinstance(v, int) and not floor <= v <= MAX_ATTRIBUTE:
-                raise ModelError(
-                    f"{node.name} ({node.op_type}): {key} {v} is outside {floor}..{MAX_ATTRIBUTE}; correct it and export again",
-                    node=node.name,
-                )
-    if "Conv" in node.op_type and not 1 <= values.get("group", 1) <= MAX_ATTRIBUTE:
-        raise ModelError(
-            f"{node.name} ({node.op_type}): group {values['group']} is not a positive count that divides the channels; "
-            "correct it and export again",
-            node=node.name,
-        )
-
-
-def check_values(model: Any) -> None:
-    """Constants: sizes that agree with their shape, finite weights, positive quantisation scales.
-
-    Raises
-    ------
-    ModelError
-        With the tensor's or the node's name.
-    """
-    from onnx import TensorProto, numpy_helper
-
-    floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for t in model.graph.initializer:
-        count = 1
-        for d in t.dims:
-            count *= d
-        if any(d < 0 for d in t.dims) or count * 8 > 8 * MAX_TENSOR_BYTES:
-            raise ModelError(
-                f"constant {t.name}: shape {list(t.dims)} is negative or above {MAX_TENSOR_BYTES} elements; export again",
-                tensor=t.name,
-            )
-        try:
-            arrays[t.name] = numpy_helper.to_array(t)
-        except (
-            Exception
-        ):  # onnx raises ValueError, TypeError, KeyError for the several ways to be inconsistent
-            raise ModelError(
-                f"constant {t.name}: its data does not have the {count} elements of its shape {list(t.dims)}, or its type is unknown; "
-                "the file is damaged, so export it again",
-                tensor=t.name,
-            ) from None
-        if (
-            t.data_type in floats
-            and count
-            and not np.isfinite(np.min(arrays[t.name]) + np.max(arrays[t.name]))
-        ):
-            bad = int(np.sum(~np.isfinite(arrays[t.name].astype(np.float64))))
-            reader = next((n for n in model.graph.node if t.name in n.input), None)
-            # An infinite bound of Clip or a mask's -inf is legitimate; NaN and infinite weights are not.
-            if np.any(np.isnan(arrays[t.name].astype(np.float64))) or (
-                reader is not None and reader.op_type in _WEIGHTED
-            ):
-                where = f"{reader.name} ({reader.op_type})" if reader is not None else "constant"
-                raise ModelError(
-                    f"{where}: {bad} of {count} values of {t.name} are NaN or infinite; the training diverged, or the file is damaged",
-                    tensor=t.name,
-                    node=reader.name if reader is not None else None,
-                )
-    for node in model.graph.node:
-        for slot in _SCALES.get(node.op_type, ()):
-            scale = arrays.get(node.input[slot]) if slot < len(node.input) else None
-            if scale is not None and not np.all(np.isfinite(scale) & (scale > 0)):
-                bad_scale = scale.reshape(-1)[~(np.isfinite(scale) & (scale > 0)).reshape(-1)][0]
-                raise ModelError(
-                    f"{node.name} ({node.op_type}): scale {bad_scale} in {node.input[slot]} is not positive and finite; quantise the model again",
-                    node=node.name,
-                )
-        weight = (
-            arrays.get(node.input[1])
-            if node.op_type in {"Conv", "ConvTranspose"} and len(node.input) > 1
-            else None
-        )
-        if weight is not None:
-            group = attributes(node).get("group", 1)
-            outputs = weight.shape[0]
-            if weight.ndim < 3 or outputs % group or min(weight.shape) < 1:
-                raise ModelError(
-                    f"{node.name} ({node.op_type}): group {group} does not divide the {outputs} channels of weights {list(weight.shape)}; "
-                    "correct it and export again",
-                    node=node.name,
-                )
-
-
-_WEIGHTED = frozenset(
-    {
-        "Conv",
-        "ConvTranspose",
-        "Gemm",
-        "MatMul",
-        "BatchNormalization",
-        "PRelu",
-        "QuantizeLinear",
-        "DequantizeLinear",
-    }
-)
-_SCALES = {
-    "QuantizeLinear": (1,),
-    "DequantizeLinear": (1,),
-    "QLinearConv": (1, 4, 6),
-    "QLinearMatMul": (1, 4, 6),
-    "QLinearAdd": (1, 4, 6),
-    "QLinearMul": (1, 4, 6),
-    "QLinearSigmoid": (1, 3),
-    "QLinearLeakyRelu": (1, 3),
-    "QLinearGlobalAveragePool": (1, 3),
-    "QLinearAveragePool": (1, 3),
-    "QGemm": (1, 4, 7),
-}
-"""Inputs that are scales (ONNX and com.microsoft operator documentation)."""

@@ -38,6 +38,7 @@ def fix_shapes(model: Any, input_shape: InputShapes) -> None:
     real = [v for v in graph.input if v.name not in constants]
     del graph.input[:]
     graph.input.extend(real)
+    real = list(graph.input)
     del graph.value_info[:]
     if input_shape is None:
         given: dict[str, tuple[int, ...]] = {}
@@ -77,11 +78,9 @@ def fix_shapes(model: Any, input_shape: InputShapes) -> None:
                 tensor=value.name,
             )
         dynamic = [str(d.dim_param or "?") for i, d in enumerate(dims) if not d.HasField("dim_value") and i]
-        if (
-            dims
-            and len(dims) > 1
-            and (not dims[0].HasField("dim_value") or (dims[0].dim_value != 1 and value.name not in given))
-        ):
+        declared = dims[0].dim_value if dims and dims[0].HasField("dim_value") else None
+        batch = declared is None or (declared > 1 and len(dims) > 2 and value.name not in given)
+        if len(dims) > 1 and batch:
             dims[0].dim_value = 1  # one frame at a time
         elif dims and len(dims) == 1 and not dims[0].HasField("dim_value"):
             dynamic.append(str(dims[0].dim_param or "?"))
@@ -157,7 +156,7 @@ def infer_shapes(model: Any) -> Any:
 def bound_sizes(model: Any) -> None:
     """Refuse a model in which a tensor is declared larger than `MAX_TENSOR_BYTES`, naming the node."""
     makers = {name: node for node in model.graph.node for name in node.output}
-    for value in model.graph.value_info:
+    for value in (*model.graph.value_info, *model.graph.output):
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
         node = makers.get(value.name)
         if any(d < 0 for d in shape) or prod(shape) * 4 > MAX_TENSOR_BYTES:
