@@ -19,6 +19,7 @@ __all__ = ["answer", "compile", "compiled_from", "deliver", "report", "result_of
 
 Out = Annotated[Path | None, Parameter(name=("--output", "-o"), help="Folder, written whole or not at all.")]
 Twin = Annotated[bool, Parameter(help="Also schedule and simulate the machine without its depthwise engine.")]
+Figures = Annotated[bool, Parameter(help="Draw rooflines and breakdowns as SVG and PNG files as well.")]
 Verify = Annotated[bool, Parameter(help="Compare the emulator with the integer reference, byte by byte.")]
 
 
@@ -29,6 +30,7 @@ def compile(
     data: Data = DATA,
     twin: Twin = True,
     verify: Verify = False,
+    figures: Figures = True,
     output: Out = None,
     common: Common = COMMON,
 ) -> None:
@@ -37,7 +39,7 @@ def compile(
         compiled = compiled_from(model, machine, data, common, stage)
         result = result_of(compiled, twin=twin, verify=verify, on_stage=stage)
         folder = output or Path("tilewright-out") / f"{compiled.model.name}-{compiled.arch.name}"
-        deliver(compiled, result, folder, stage)
+        deliver(compiled, result, folder, stage, figures=figures)
     answer(common, result, folder)
 
 
@@ -48,6 +50,7 @@ def simulate(
     data: Data = DATA,
     twin: Twin = True,
     verify: Verify = False,
+    figures: Figures = True,
     output: Out = None,
     common: Common = COMMON,
 ) -> None:
@@ -56,13 +59,22 @@ def simulate(
     Without -o the folder itself is written anew.
     """
     if not Path(source).is_dir():
-        compile(source, machine=machine, data=data, twin=twin, verify=verify, output=output, common=common)
+        compile(
+            source,
+            machine=machine,
+            data=data,
+            twin=twin,
+            verify=verify,
+            figures=figures,
+            output=output,
+            common=common,
+        )
         return
     with staged(common) as stage:
         compiled = compiled_from(source, machine, data, common, stage)
         result = result_of(compiled, twin=twin, verify=verify, on_stage=stage)
         folder = output or Path(source)
-        deliver(compiled, result, folder, stage)
+        deliver(compiled, result, folder, stage, figures=figures)
     answer(common, result, folder)
 
 
@@ -74,11 +86,12 @@ def report(
     ] = False,
     twin: Twin = True,
     verify: Verify = False,
+    figures: Figures = True,
     output: Out = None,
     common: Common = COMMON,
 ) -> None:
     """Write the report of a compiled folder again."""
-    simulate(str(folder), twin=twin, verify=verify, output=output, common=common)
+    simulate(str(folder), twin=twin, verify=verify, figures=figures, output=output, common=common)
     if open:
         import webbrowser
 
@@ -129,13 +142,18 @@ def result_of(compiled: Compiled, *, twin: bool, verify: bool, on_stage: Callabl
     exact = None
     if verify:
         on_stage("compare the emulator with the reference")
-        exact = compiled.verify_values()
+        exact = compiled.verify_values(every=True)
     beside = compiled.without_dwc(on_stage) if twin and compiled.arch.has_dwc else None
     return compiled.simulate(exact=exact, beside=beside, on_stage=on_stage)
 
 
 def deliver(
-    compiled: Compiled, result: Result, folder: Path, on_stage: Callable[[str], None]
+    compiled: Compiled,
+    result: Result,
+    folder: Path,
+    on_stage: Callable[[str], None],
+    *,
+    figures: bool = True,
 ) -> tuple[str, ...]:
     """Write programs and report into `folder`, whole or not at all; names of the files."""
     from .folder import written_whole
@@ -144,7 +162,13 @@ def deliver(
 
     with written_whole(folder) as draft:
         return tuple(
-            write(result, draft, others=contents(compiled), progress=lambda name: on_stage(f"write {name}"))
+            write(
+                result,
+                draft,
+                others=contents(compiled),
+                figures=figures,
+                progress=lambda name: on_stage(f"write {name}"),
+            )
         )
 
 

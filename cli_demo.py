@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .cli_compile import Out, answer, compiled_from, deliver, result_of
+from .cli_compile import Figures, Out, answer, compiled_from, deliver, result_of
 from .cli_console import staged
 from .cli_options import COMMON, DATA, MACHINE, Common, Data, Machine
 
@@ -12,7 +12,12 @@ __all__ = ["demo"]
 
 
 def demo(
-    *, machine: Machine = MACHINE, data: Data = DATA, output: Out = None, common: Common = COMMON
+    *,
+    machine: Machine = MACHINE,
+    data: Data = DATA,
+    figures: Figures = False,
+    output: Out = None,
+    common: Common = COMMON,
 ) -> None:
     """MobileNetV2 through the whole tool: one screen, no file and no network needed.
 
@@ -27,5 +32,5 @@ def demo(
     with staged(common) as stage:
         compiled = compiled_from("zoo:mobilenet_v2", machine, data, common, stage)
         result = result_of(compiled, twin=True, verify=True, on_stage=stage)
-        deliver(compiled, result, folder, stage)
+        deliver(compiled, result, folder, stage, figures=figures)
     answer(common, result, folder)

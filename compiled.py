@@ -98,11 +98,10 @@ class Compiled:
         """
         return self.model.run(dict(feeds), execute=self.execute)
 
-    def verify_values(self, feeds: Feeds | None = None, *, seed: int | None = None) -> Exact:
+    def verify_values(
+        self, feeds: Feeds | None = None, *, seed: int | None = None, every: bool = False
+    ) -> Exact:
         """Emulate one frame and compare with the integer reference, byte by byte.
-
-        Every tensor that reaches DRAM is compared, the outputs among them; a network compiled with ``keep_all`` brings
-        every tensor there.
 
         Parameters
         ----------
@@ -110,26 +109,45 @@ class Compiled:
             Default: seeded noise.
         seed : int, optional
             Of the noise; default is the seed of the compilation.
+        every : bool
+            The programs bring some maps to DRAM, the outputs among them, and those are compared. With `every`, a second
+            schedule that brings each layer's map there is emulated as well.
         """
         from .ir import reference
         from .reports.result import Exact
 
+        told = self._saving_all() if every else self
         counts: list[tuple[int, int]] = []
 
         def compare(graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
-            plan = self._plan(graph)
-            spilled = [name for name in plan.places if name not in graph.inputs]
+            plans = [c._plan(graph) for c in dict.fromkeys((self, told))]
+            spilled = {name for plan in plans for name in plan.places if name not in graph.inputs}
             want: dict[str, Map] = {}
-            outputs = reference.run(
-                graph, dict(inputs), lambda name, value: want.update({name: value} if name in spilled else {})
-            )
-            got = self._emulated(plan, inputs, tuple(spilled))
-            counts.extend((want[n].size, int(np.count_nonzero(want[n] != got[n]))) for n in spilled)
+
+            def keep(name: str, value: Map) -> None:
+                if name in spilled:
+                    want[name] = value
+
+            outputs = reference.run(graph, dict(inputs), keep)
+            for plan in plans:
+                names = tuple(name for name in plan.places if name in want)
+                got = self._emulated(plan, inputs, names)
+                counts.extend((want[n].size, int(np.count_nonzero(want[n] != got[n]))) for n in names)
             return outputs
 
         chosen = self.noise(self.seed if seed is None else seed) if feeds is None else dict(feeds)
         self.model.run(chosen, execute=compare)
         return Exact(sum(c for c, _ in counts), sum(d for _, d in counts))
+
+    def _saving_all(self) -> Compiled:
+        """The same network and machine, every layer's map written to DRAM."""
+        from .scheduler import Options
+
+        options = Options(save_all=True)
+        plans = plan_segments(
+            self.model, self.arch, dram=self.dram, objective=self.objective, options=options
+        )
+        return replace(self, plans=plans)
 
     def noise(self, seed: int = 0) -> dict[str, NDArray[Any]]:
         """Seeded inputs: normal numbers for float inputs, zeros to 255 for integers."""
