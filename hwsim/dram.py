@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..ir.errors import SimulationError
 from .kernel import DRAM_HEADER, TICKS, dram_access
 
-__all__ = ["DramPart", "DramSpec", "PARTS", "dram_access", "dram_counts", "parse"]
+__all__ = ["DRAM_RESPONSE", "DramPart", "DramSpec", "PARTS", "dram_access", "dram_counts", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +319,8 @@ class DramSpec:
         )
 
 
+DRAM_RESPONSE = DRAM_HEADER.index("response")
+"""Slot of the cycles from a write's acceptance to its response at the port."""
 _GROUP_BYTES = 256
 """Bytes after which the next bank group takes over, as controllers map addresses so that a stream alternates groups."""
 _WRITE_BATCH = 1024

@@ -78,7 +78,7 @@ def _table(name: str) -> tuple[dict[str, Any], float]:
 def _sram(table: dict[str, Any], bank_bytes: int) -> float:
     """pJ a byte of a bank of this size; the law holds from 4.5 KiB up, smaller banks count as that."""
     s = table["sram"]
-    return float(s["pj"]) / 16 * (max(bank_bytes, 4608) / 16384) ** float(s["exponent"])
+    return float(s["pj"]) / 16 * math.pow(max(bank_bytes, 4608) / 16384, float(s["exponent"]))
 
 
 def _coefficients(
@@ -110,7 +110,7 @@ def _dram_row(spec: DramSpec, board: Board | None) -> tuple[dict[str, Any], int,
     return row, part.bits if part is not None else int(row["bits"]), kind
 
 
-def energy(
+def energy(  # noqa: PLR0917
     actions: dict[str, int],
     dram: DramCounts,
     cycles: int,

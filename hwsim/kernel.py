@@ -15,7 +15,7 @@ its next action from what has happened so far; the earliest acts, ties in the or
 allows others only at later cycles, or at the same cycle to actors later in the list, so one pass is exact.
 """
 
-# mypy: disable-error-code="untyped-decorator, no-any-return"
+# mypy: disable-error-code="untyped-decorator, no-any-return, assignment, arg-type"
 # ruff: noqa: PLR0917 - a kernel takes every number as an argument; a machine is one loop
 
 from __future__ import annotations

@@ -52,17 +52,16 @@ def region_bases(program: Program) -> dict[Region, int]:
 def kernel_table(program: Program, arch: Arch) -> _Matrix:
     """Rows for `kernel.run`: absolute waits, port masks, merged DRAM runs (columns `kernel.TABLE`)."""
     f, n = program.fields, len(program)
-    col = {name: f[:, at] for name, at in COLUMNS.items()}
-    out = {name: np.zeros(n, np.int64) for name in TABLE}
+    col: dict[str, _Matrix] = {name: f[:, at] for name, at in COLUMNS.items()}
+    out: dict[str, _Matrix] = {name: np.zeros(n, np.int64) for name in TABLE}
     engine = program.engine.astype(np.int64)
     out["engine"] = engine
     cost = costs(f, arch)
     out["busy"], out["tail"] = cost["busy"], cost["tail"]
 
     for e in Engine:
-        mine = engine == e
-        before = np.cumsum(mine) - mine
-        out["order"][mine] = before[mine]
+        before = np.cumsum(engine == e) - (engine == e)
+        out["order"] = np.where(engine == e, before, out["order"])
         wait = col[f"wait_{e.name.lower()}"]
         out[f"wait_{e.name.lower()}"] = before - (before - wait) % (1 << 16)
 
@@ -149,7 +148,7 @@ def trace(program: Program, arch: Arch, dram: DramSpec | str) -> Trace:
     Raises
     ------
     SimulationError
-        The program is for another design, or its waits can never be met.
+        The program is for another design.
     """
     if program.design != arch.design_hash:
         raise SimulationError(
@@ -171,11 +170,7 @@ def trace(program: Program, arch: Arch, dram: DramSpec | str) -> Trace:
     cycles = run(table, by_engine, machine_vector(arch, base), state, times, cause, stalls, totals)
     if cycles < 0:
         stuck = int(np.flatnonzero((times[:, 3] < 0) & (engine >= 0))[0])
-        raise SimulationError(
-            f"instruction {stuck} can never start: it waits for a token that only a later instruction gives; "
-            "waits must name earlier instructions",
-            instruction=stuck,
-        )
+        raise InvariantError(f"instruction {stuck} never starts, though every wait names an earlier one")
     return Trace(int(cycles), times, cause, stalls, totals, dram_counts(state))
 
 
@@ -243,7 +238,7 @@ def simulate(
         engines=engines,
         layers=_layers(program, arch, found, cost, coefficients, graph),
         bounds=limits,
-        estimate_cycles=estimate(program, arch, spec.peak_bytes_per_cycle),
+        estimate_cycles=estimate(program, arch, spec),
         dram=str(spec),
         network=graph.name if graph is not None else "",
         arch=arch.name,
@@ -262,7 +257,7 @@ def simulate(
     )
 
 
-def _layers(
+def _layers(  # noqa: PLR0917
     program: Program,
     arch: Arch,
     found: Trace,
@@ -274,11 +269,11 @@ def _layers(
     out = []
     engine, layer = program.engine, program.layer
     order = np.argsort(layer, kind="stable")
+    order = order[engine[order] >= 0]
     cuts = np.flatnonzero(np.diff(layer[order])) + 1
     for rows in np.split(order, cuts):
         number = int(layer[rows[0]]) if len(rows) else -1
-        rows = rows[engine[rows] >= 0]
-        if number < 0 or not len(rows):
+        if number < 0:
             continue
         mine = {name: int(cost["busy"][rows[engine[rows] == e]].sum()) for e, name in enumerate(_ENGINES)}
         mine = {name: busy for name, busy in mine.items() if busy}

@@ -30,6 +30,7 @@ from ..ir.latency import (
     conv_tail,
     dwc_tail,
 )
+from .dram import DramSpec
 
 __all__ = [
     "COST",
@@ -374,14 +375,12 @@ def engine_cycles(fields: NDArray[np.int64], arch: Arch) -> dict[str, int]:
     return {name: int(busy[np.isin(op, opcodes)].sum()) for name, opcodes in kinds.items()}
 
 
-def estimate(
-    program: Program | NDArray[np.int64], arch: Arch, dram_bytes_per_cycle: float = float("inf")
-) -> int:
-    """Cycles of the busiest resource: an engine, the dispatcher, or the DRAM with all bytes at its peak.
+def estimate(program: Program | NDArray[np.int64], arch: Arch, dram: DramSpec | None = None) -> int:
+    """Cycles of the busiest resource: an engine, the dispatcher, or the memory with all bytes at its peak.
 
     Never above the simulated cycles: it leaves out every wait.
     """
     fields = program.fields if isinstance(program, Program) else program
-    dram = int(costs(fields, arch)["dram_bytes"].sum()) + len(fields) * WORD_BYTES
-    transfer = int(dram / min(float(2 * arch.stream_bytes + arch.beat_bytes), dram_bytes_per_cycle))
+    moved = int(costs(fields, arch)["dram_bytes"].sum()) + len(fields) * WORD_BYTES
+    transfer = int(moved / dram.peak_bytes_per_cycle) if dram is not None else 0
     return max(*engine_cycles(fields, arch).values(), transfer, len(fields) * DISPATCH)

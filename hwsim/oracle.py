@@ -1,0 +1,312 @@
+"""The slow twin of `kernel.run` and `timing`: plain Python, one cycle after the other, hardware words only.
+
+Nothing is predicted: tokens are counters modulo 2^16 that grow when an instruction completes, a port is a flag, a
+queue is a list, and each unit looks at what it sees in this cycle. For small programs and tests.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..ir.arch import Arch
+from ..ir.isa import COLUMNS, ENGINE_OF, WORD_BYTES, Engine, Opcode, Program, Region, VecOp
+from ..ir.latency import (
+    CONV_START,
+    DISPATCH,
+    DWC_PARAMETERS,
+    DWC_START,
+    LOAD_START,
+    LOAD_TAIL,
+    SAVE_START,
+    SAVE_TAIL,
+    VEC_START,
+    VEC_TAIL,
+    conv_tail,
+    dwc_tail,
+)
+from .dram import DRAM_RESPONSE, DramSpec, dram_access
+from .simulation import FETCH_BYTES, region_bases
+
+__all__ = ["busy_and_tail", "oracle_times"]
+
+_Row = dict[str, int]
+
+
+def _ways(pixels: int, stride: int, banks: int) -> int:
+    """Most pixels that fall into one bank."""
+    hits = [0] * banks
+    for i in range(pixels):
+        hits[i * stride % banks] += 1
+    return max(hits)
+
+
+def busy_and_tail(row: _Row, arch: Arch) -> tuple[int, int]:
+    """Busy cycles and tail of a compute instruction, by walking its loops."""
+    op, lanes = row["opcode"], arch.lanes
+    cycles = 0
+    if op == Opcode.CONV:
+        pixels, oc = arch.conv.pixels, arch.conv.oc
+        if row["packed"]:
+            tiles = len(range(0, row["out_h"] * row["out_w"], pixels))
+        else:
+            tiles = sum(len(range(0, row["out_w"], pixels)) for _ in range(row["out_h"]))
+        drain = 0
+        for first in range(0, row["out_c"], oc):
+            mine = range(first, min(first + oc, row["out_c"]))
+            words = {(row["lane0"] + c) // lanes for c in mine}
+            steps = (
+                row["kh"]
+                * row["kw"]
+                * (len({c // lanes for c in mine}) if row["diagonal"] else row["blocks"])
+            )
+            drain = (
+                sum(len(words) * row["drain_ways"] for _ in range(0, pixels, arch.conv.drain))
+                if row["last"]
+                else 0
+            )
+            cycles += len(range(0, 8, lanes))
+            for _ in range(tiles):
+                cycles += max(steps * row["ways"], drain, 1)
+        return CONV_START + cycles, conv_tail(arch) + drain
+    if op == Opcode.DWC:
+        d, kh, kw = arch.dwc, row["kh"], row["kw"]
+        reads = -(-((d.pixels - 1) * row["sx"] + (kw - 1) * row["dx"] + 1) // arch.banks)
+        per_row = d.taps // kw  # kernel rows that fit into the taps of a cycle
+        mac = len(range(0, kh, per_row)) if per_row else kh * len(range(0, kw, d.taps))
+        drain = len(range(0, d.pixels, d.drain))
+        window = kh <= d.rows and row["dy"] == 1
+        for _ in range(0, lanes, d.channels):
+            for _ in range(row["blocks"]):
+                cycles += DWC_PARAMETERS
+                for _ in range(0, row["out_w"], d.pixels):
+                    cycles += kh * reads
+                    for r in range(row["out_h"]):
+                        fresh = 0 if r == 0 else (min(row["sy"], kh) if window else kh) * reads
+                        cycles += max(mac, fresh, drain)
+        return DWC_START + cycles, dwc_tail(arch) + drain
+    v, columns = arch.vec.pixels, row["out_w"]
+    for _ in range(row["blocks"] * row["out_h"]):
+        match VecOp(row["func"]):
+            case VecOp.ADD | VecOp.MUL:
+                twice = row["a_group"] == row["b_group"] and not row["broadcast"]
+                cycles += len(range(0, columns, v)) * (1 + twice)
+            case VecOp.PRELU:
+                cycles += len(range(0, columns, v))
+            case VecOp.MAX | VecOp.AVG if columns == 1:
+                cycles += row["kh"] * len(range(0, row["kw"], v))
+            case VecOp.MAX | VecOp.AVG:
+                cycles += len(range(0, columns, v)) * row["kh"] * row["kw"] * _ways(v, row["sx"], arch.banks)
+            case VecOp.TABLE:
+                width = arch.vec.table_pixels if row["table"] else v
+                cycles += len(range(0, columns, width)) * _ways(width, row["sx"], arch.banks)
+            case VecOp.RESIZE:
+                cycles += columns * (4 if row["bilinear"] else 1)
+    return VEC_START + cycles, VEC_TAIL
+
+
+def _bursts(row: _Row, base: int, limit: int) -> list[tuple[int, int]]:
+    """Address and bytes of each burst: merged runs, cut at multiples of `limit`."""
+    fill = row["opcode"] == Opcode.FILL
+    runs = [
+        base + row["address"] + i2 * row["stride2"] + i1 * row["stride1"]
+        for i2 in range(1 if fill else row["runs2"])
+        for i1 in range(1 if fill else row["runs1"])
+    ]
+    n, inner = row["run_bytes"], 1 if fill else row["runs1"]
+    spans: list[list[int]] = []
+    for i, at in enumerate(runs):
+        # Hardware merges the inner dimension where it is contiguous, and the outer only where the inner is.
+        joined = inner == 1 or row["stride1"] == n
+        outer = joined and (fill or row["runs2"] == 1 or row["stride2"] == n * inner)
+        if spans and (outer or (joined and i % inner)):
+            spans[-1][1] += n
+        else:
+            spans.append([at, n])
+    out = []
+    for start, size in spans:
+        at = start
+        while at < start + size:
+            step = min(start + size - at, limit - at % limit)
+            out.append((at, step))
+            at += step
+    return out
+
+
+@dataclass
+class _Stream:
+    """The issue side of LOAD or SAVE."""
+
+    bursts: deque[tuple[int, int]] = field(default_factory=deque)
+    row: int = -1
+    not_before: int = 0
+    count: int = 0
+    moved: int = 0
+    completed: int = 0
+    slots: list[int] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    gather_end: int = -1
+
+
+def oracle_times(
+    program: Program, arch: Arch, spec: DramSpec, limit: int = 1_000_000
+) -> tuple[int, list[list[int]]]:
+    """Cycles, and (queued, start, busy_end, done) of each instruction, as `simulation.trace` gives them."""
+    rows = [{name: int(v) for name, v in zip(COLUMNS, r, strict=True)} for r in program.fields]
+    state, bases = spec.state(), region_bases(program)
+    response = int(state[DRAM_RESPONSE])
+    times = [[-1] * 4 for _ in rows]
+    queues: dict[Engine, deque[int]] = {e: deque() for e in Engine}
+    finished: dict[Engine, list[int]] = {e: [] for e in Engine}  # cycles of tokens, in order
+    free = dict.fromkeys(Engine, 0)
+    read_owner: dict[int, tuple[Engine, int | None]] = {}  # group: engine, cycle of release or None
+    write_owner: dict[int, tuple[Engine, int | None]] = {}
+    streams = {
+        e: _Stream(ports=[0] * arch.dma.ports, slots=[0] * (arch.dma.outstanding * arch.dma.ports))
+        for e in (Engine.LOAD, Engine.SAVE)
+    }
+    per_fetch = FETCH_BYTES // WORD_BYTES
+    fetch_at, fetch_port = 0, 0
+    fetch_end = -(-len(rows) // per_fetch) * FETCH_BYTES
+    ready: list[int | None] = [None] * len(rows)
+    dispatched, end = 0, None
+    dispatch_at: list[int] = []
+
+    def token(engine: Engine, at: int) -> int:
+        given = max(at, finished[engine][-1] + 1 if finished[engine] else at)
+        finished[engine].append(given)
+        return given
+
+    def ports_of(row: _Row) -> tuple[set[int], set[int]]:
+        op = row["opcode"]
+        reads: set[int] = {row["a_group"]} if op not in {Opcode.LOAD, Opcode.FILL} else set()
+        if op == Opcode.VEC and row["func"] in {VecOp.ADD, VecOp.MUL}:
+            reads.add(row["b_group"])
+        silent = op in {Opcode.FILL, Opcode.SAVE} or (op == Opcode.CONV and not row["last"])
+        return reads, set() if silent else {row["d_group"]}
+
+    def taken(owner: dict[int, tuple[Engine, int | None]], groups: set[int], e: Engine, t: int) -> bool:
+        for g in groups & owner.keys():
+            other, until = owner[g]
+            if other != e and (until is None or until > t):
+                return True
+        return False
+
+    def work(row: _Row, size: int) -> int:
+        """Cycles of the word assembler or splitter for one burst."""
+        op, take = row["opcode"], row["take"]
+        words = -(-size // arch.stream_bytes)
+        straight = take == arch.lanes and (op == Opcode.SAVE or (row["step"] == take and row["fold"] == 1))
+        if op == Opcode.FILL or straight:
+            return words
+        per = (
+            -(-arch.stream_bytes // take)
+            if op == Opcode.SAVE
+            else -(-arch.stream_bytes * row["fold"] // row["step"])
+        )
+        return words * max(1, per)
+
+    def close(e: Engine, s: _Stream, t: int, at: int) -> None:
+        """The last burst of a stream's instruction went out at `t`; its token is due at `at`."""
+        i = s.row
+        times[i][2], times[i][3] = s.moved, token(e, at)
+        reads, writes = ports_of(rows[i])
+        for g in reads:
+            read_owner[g] = (e, t)
+        for g in writes:
+            write_owner[g] = (e, times[i][3])
+        free[e] = t + 1 if e == Engine.LOAD else t
+        s.row = -1
+
+    for t in range(limit):
+        # Fetch: room for a whole group once enough instructions, up to the cycle before, were dispatched.
+        gone = sum(d < t for d in dispatch_at)
+        if fetch_at < fetch_end and (fetch_at // FETCH_BYTES + 1) * per_fetch - gone <= arch.queues.prefetch:
+            at = bases[Region.PROGRAM] + fetch_at
+            size = min(FETCH_BYTES - fetch_at % FETCH_BYTES, arch.burst_bytes - at % arch.burst_bytes)
+            first, last = dram_access(state, t, at, size, 0)
+            fetch_port = max(last, max(first, fetch_port) + -(-size // arch.beat_bytes))
+            for i in range(fetch_at // WORD_BYTES, min(len(rows), (fetch_at + size) // WORD_BYTES)):
+                ready[i] = fetch_port
+            fetch_at += size
+        # LOAD puts one burst on the bus.
+        s = streams[Engine.LOAD]
+        if s.bursts and t >= s.not_before and t >= s.slots[s.count % len(s.slots)]:
+            at, size = s.bursts.popleft()
+            first, last = dram_access(state, t, at, size, 0)
+            port = s.count % arch.dma.ports
+            s.ports[port] = max(
+                last, max(first, s.ports[port]) + -(-(at % arch.beat_bytes + size) // arch.beat_bytes)
+            )
+            s.moved = max(s.moved, s.ports[port]) + work(rows[s.row], size)
+            s.slots[s.count % len(s.slots)] = s.moved
+            s.count += 1
+            s.not_before = t + 1
+            if not s.bursts:
+                close(Engine.LOAD, s, t, s.moved + LOAD_TAIL)
+        # SAVE gathers a burst, and puts it on the bus when it is whole.
+        s = streams[Engine.SAVE]
+        while s.bursts:
+            if s.gather_end < 0 and t >= s.not_before and t >= s.slots[s.count % len(s.slots)]:
+                s.gather_end = t + work(rows[s.row], s.bursts[0][1])
+            if s.gather_end != t:
+                break
+            at, size = s.bursts.popleft()
+            _, last = dram_access(state, t, at, size, 1)
+            port = s.count % arch.dma.ports
+            s.ports[port] = max(t, s.ports[port]) + -(-(at % arch.beat_bytes + size) // arch.beat_bytes)
+            done = max(last, s.ports[port]) + response
+            s.slots[s.count % len(s.slots)] = done
+            s.completed = max(s.completed, done)
+            s.count += 1
+            s.moved, s.not_before, s.gather_end = t, t, -1
+            if not s.bursts:
+                close(Engine.SAVE, s, t, s.completed + SAVE_TAIL)
+        # Dispatch, in order, one a cycle, while the queue has a place that was free in the cycle before.
+        available = ready[dispatched] if dispatched < len(rows) else None
+        if available is not None and available <= t:
+            row = rows[dispatched]
+            if row["opcode"] == Opcode.END:
+                times[dispatched][0], end = t, t + DISPATCH
+                dispatch_at.append(t)
+                dispatched += 1
+            else:
+                e = ENGINE_OF[Opcode(row["opcode"])]
+                if len(queues[e]) < arch.queues.depth:
+                    queues[e].append(dispatched)
+                    times[dispatched][0] = t
+                    dispatch_at.append(t)
+                    dispatched += 1
+        # Engines start.
+        for e in Engine:
+            if not queues[e] or t < free[e]:
+                continue
+            i = queues[e][0]
+            row = rows[i]
+            if t < times[i][0] + DISPATCH or (e in streams and streams[e].row >= 0):
+                continue
+            counters = {o: sum(d < t for d in finished[o]) for o in Engine}
+            if any((counters[o] - row[f"wait_{o.name.lower()}"]) % 65536 >= 32768 for o in Engine):
+                continue
+            reads, writes = ports_of(row)
+            if taken(read_owner, reads, e, t) or taken(write_owner, writes, e, t):
+                continue
+            queues[e].popleft()
+            times[i][1] = t
+            if e in streams:
+                until_read = until_write = None
+                s = streams[e]
+                s.row = i
+                s.bursts.extend(_bursts(row, bases[Region(row["region"])], arch.burst_bytes))
+                s.not_before = t + (LOAD_START if e == Engine.LOAD else SAVE_START)
+            else:
+                busy, tail = busy_and_tail(row, arch)
+                free[e] = until_read = times[i][2] = t + busy
+                times[i][3] = until_write = token(e, t + busy + tail)
+            for g in reads:
+                read_owner[g] = (e, until_read)
+            for g in writes:
+                write_owner[g] = (e, until_write)
+        if end is not None and all(x[3] >= 0 for x in times[:-1]):
+            return max(end, *(f[-1] for f in finished.values() if f), 0), times
+    raise TimeoutError(f"not finished after {limit} cycles")

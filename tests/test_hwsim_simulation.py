@@ -1,0 +1,234 @@
+"""Event simulation against its cycle-by-cycle twin, and the laws that every simulation obeys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tilewright.hwsim import simulate
+from tilewright.hwsim.dram import parse
+from tilewright.hwsim.oracle import busy_and_tail, oracle_times
+from tilewright.hwsim.results import CAUSES, Simulation
+from tilewright.hwsim.simulation import trace
+from tilewright.hwsim.timing import costs
+from tilewright.ir.arch import Arch
+from tilewright.ir.board import Board
+from tilewright.ir.errors import SimulationError
+from tilewright.ir.isa import COLUMNS, ENGINE_OF, Engine, Memory, Opcode, Program, Region, VecOp, instruction
+
+_WAITS = {e: f"wait_{e.name.lower()}" for e in Engine}
+
+ARCHES = {
+    "b512": Arch.preset("b512"),
+    "b4096": Arch.preset("b4096"),
+    "one narrow port, short queues": Arch.preset("b512").override(
+        {
+            "dma.bits": 32,
+            "dma.ports": 1,
+            "dma.burst": 16,
+            "dma.outstanding": 1,
+            "queues.depth": 2,
+            "queues.prefetch": 16,
+        }
+    ),
+    "odd shape": Arch.preset("b1152").override(
+        {
+            "conv.oc": 10,
+            "dwc.channels": 5,
+            "dwc.taps": 4,
+            "weights.kib": 240,
+            "maps.groups": 2,
+            "dma.ports": 3,
+            "dma.burst": 8,
+        }
+    ),
+}
+MEMORIES = ("fixed:16,40", "fixed:3.7,7", "banked:DDR4-2400x64", "banked:DDR3L-667x16")
+
+
+def random_program(arch: Arch, seed: int, count: int = 60) -> Program:
+    """Small instructions in random order with random waits on earlier ones; order of time alone, not of values."""
+    rng = np.random.default_rng(seed)
+
+    def pick(*choices: int) -> int:
+        return int(rng.choice(choices))
+
+    given = dict.fromkeys(Engine, 0)
+    rows, traffic = [], []
+    groups = arch.maps.groups
+    while len(rows) < count:
+        opcode = Opcode(
+            pick(*(int(o) for o in Opcode if o != Opcode.END and (o != Opcode.DWC or arch.has_dwc)))
+        )
+        engine = ENGINE_OF[opcode]
+        waits = {
+            _WAITS[e]: int(rng.integers(max(0, n - 3), n + 1)) % 65536
+            for e, n in given.items()
+            if n and rng.random() < 0.5
+        }
+        d, a, b = ({f"{p}_group": int(rng.integers(groups))} for p in "dab")
+        extent = {"out_h": pick(1, 2, 5), "out_w": pick(1, 3, 9, 16), "blocks": pick(1, 2, 3)}
+        window = {"sy": pick(1, 2, 3), "sx": pick(1, 2, 4), "dy": pick(1, 2), "dx": pick(1, 2)}
+        kernel = {"kh": pick(1, 2, 3, 8), "kw": pick(1, 2, 3, 5)}
+        if opcode == Opcode.CONV:
+            row = instruction(
+                opcode, **d, **a, **extent, **window, **kernel, **waits, out_c=pick(1, 7, 16, 33), lane0=pick(0, 1, 3),
+                ways=pick(1, 2), drain_ways=pick(1, 2), packed=pick(0, 1), first=1, last=pick(0, 1, 1), diagonal=pick(0, 0, 1),
+            )  # fmt: skip
+        elif opcode == Opcode.DWC:
+            row = instruction(opcode, **d, **a, **extent, **window, **kernel, **waits)
+        elif opcode == Opcode.VEC:
+            func = VecOp(pick(*(int(v) for v in VecOp)))
+            extra: dict[str, int] = {}
+            if func in {VecOp.ADD, VecOp.MUL}:
+                extra = {**b, "broadcast": pick(0, 1)}
+            elif func in {VecOp.MAX, VecOp.AVG}:
+                extra = {**window, **kernel}
+            elif func == VecOp.TABLE:
+                extra = {"sy": window["sy"], "sx": window["sx"], "table": pick(0, 1)}
+            elif func == VecOp.RESIZE:
+                extra = {"bilinear": pick(0, 1)}
+            row = instruction(opcode, func, **d, **a, **extent, **extra, **waits)
+        elif opcode == Opcode.FILL:
+            row = instruction(
+                opcode,
+                Memory.WEIGHTS,
+                **waits,
+                region=Region.WEIGHTS,
+                address=pick(0, 5, 4090),
+                run_bytes=pick(1, 64, 700, 5000),
+            )
+        else:
+            take, fold = pick(1, 3, arch.lanes), 1
+            run, gap1, gap2 = pick(1, 48, 600), pick(0, 0, 16), pick(0, 100)
+            runs1 = pick(1, 2, 3)
+            place = {
+                "region": Region.MAPS, "address": pick(0, 16, 4000, 9999), "run_bytes": run, "runs1": runs1,
+                "stride1": run + gap1, "runs2": pick(1, 2), "stride2": runs1 * run + gap2,
+                "width": 4, "height": 3, "blocks": 1, "take": take,
+            }  # fmt: skip
+            if opcode == Opcode.LOAD:
+                fold = pick(1, 1, 3)
+                row = instruction(opcode, **d, **place, **waits, step=pick(take, 3), fold=fold)
+            else:
+                row = instruction(opcode, **a, **place, **waits)
+        rows.append(row)
+        traffic.append({Opcode.LOAD: 1, Opcode.FILL: 2, Opcode.SAVE: 3}.get(opcode, 0))
+        given[engine] += 1
+    rows.append(instruction(Opcode.END))
+    n = len(rows)
+    layer = np.arange(n, dtype=np.int32) // 7
+    return Program(
+        np.array(rows),
+        np.zeros(9000, np.uint8),
+        1 << 16,
+        arch.design_hash,
+        layer,
+        np.array([*traffic, 0], np.int8),
+    )
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
+def test_busy_and_tail_equal_a_walk_through_the_loops(arch: Arch) -> None:
+    """The closed forms count what nested loops count, for every engine and odd shapes."""
+    for seed in range(4):
+        program = random_program(arch, seed, 150)
+        cost = costs(program.fields, arch)
+        for i, fields in enumerate(program.fields):
+            row = {name: int(v) for name, v in zip(COLUMNS, fields, strict=True)}
+            if row["opcode"] in {Opcode.CONV, Opcode.DWC, Opcode.VEC}:
+                assert (int(cost["busy"][i]), int(cost["tail"][i])) == busy_and_tail(row, arch), row
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
+def test_every_instruction_has_the_times_of_the_slow_twin(arch: Arch, memory: str) -> None:
+    """Queued, start, busy end and token of each instruction, and the total, cycle for cycle."""
+    spec = parse(memory, arch.clock_mhz)
+    for seed in range(3):
+        program = random_program(arch, 10 + seed)
+        found = trace(program, arch, spec)
+        cycles, times = oracle_times(program, arch, spec)
+        np.testing.assert_array_equal(found.times, np.array(times), err_msg=f"seed {seed}")
+        assert found.cycles == cycles
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
+def test_bound_is_below_estimate_is_below_simulated(arch: Arch, memory: str) -> None:
+    """The claims stay in order, and breakdowns sum to totals."""
+    for seed in range(5):
+        program = random_program(arch, 30 + seed, 100)
+        r = simulate(program, arch, memory)
+        assert r.bounds.bound_cycles <= r.estimate_cycles <= r.cycles
+        for engine in r.engines.values():
+            assert engine.busy + sum(engine.stalls.values()) + engine.idle == r.cycles
+            assert min(engine.busy, engine.idle, *engine.stalls.values(), 0) >= 0
+            assert engine.stalls.keys() <= set(CAUSES)
+        for name in ("ifmap", "weights", "ofmap"):
+            assert sum(layer.dram_bytes[name] for layer in r.layers) == r.dram_bytes[name]
+        assert (
+            sum(r.dram_bytes[k] for k in ("ifmap", "weights", "ofmap", "instructions"))
+            == r.dram_bytes["total"]
+        )
+        assert sum(r.energy.components.values()) == pytest.approx(r.energy.total_mj)
+
+
+def test_more_bandwidth_is_never_slower_for_a_stream() -> None:
+    """A fixed memory twice as fast does not cost a cycle, in order programs with every engine."""
+    arch = ARCHES["b512"]
+    for seed in range(10):
+        program = random_program(arch, 60 + seed, 80)
+        cycles = [simulate(program, arch, f"fixed:{rate},40").cycles for rate in (1, 2, 4, 8, 16, 64)]
+        assert cycles == sorted(cycles, reverse=True), cycles
+
+
+def test_the_same_program_gives_the_same_json_twice() -> None:
+    """Results are deterministic, and JSON is read back to an equal value."""
+    arch = ARCHES["b4096"]
+    program = random_program(arch, 5)
+    texts = [simulate(program, arch, MEMORIES[2], board=Board.named("kv260")).to_json() for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert Simulation.from_json(texts[0]).to_json() == texts[0]
+
+
+def test_tokens_wrap_round_at_2_to_the_16() -> None:
+    """A wait of 3 behind 65,540 instructions means the 65,539th, and costs nothing else."""
+    arch = ARCHES["b512"]
+    one = instruction(Opcode.VEC, VecOp.ADD, out_h=1, out_w=1, blocks=1, d_group=1)
+    last = instruction(
+        Opcode.CONV, out_h=1, out_w=1, blocks=1, out_c=1, kh=1, kw=1, ways=1, wait_vec=3, d_group=2
+    )
+    rows = np.concatenate([np.repeat(one[None], 65_540, 0), last[None], instruction(Opcode.END)[None]])
+    n = len(rows)
+    program = Program(
+        rows, np.zeros(0, np.uint8), 0, arch.design_hash, np.zeros(n, np.int32), np.zeros(n, np.int8)
+    )
+    found = trace(program, arch, "fixed:1024,0")
+    assert found.times[n - 2, 1] == found.times[65_538, 3] + 1
+
+
+def test_a_port_that_another_engine_owns_is_waited_for() -> None:
+    """CONV reads group 0 and so does VEC: CONV goes first in the same cycle, VEC starts when the port is free."""
+    arch = ARCHES["b512"]
+    conv = instruction(
+        Opcode.CONV, out_h=4, out_w=4, blocks=1, out_c=8, kh=3, kw=3, ways=1, d_group=1, a_group=0
+    )
+    vec = instruction(Opcode.VEC, VecOp.PRELU, out_h=4, out_w=4, blocks=1, d_group=2, a_group=0)
+    rows = np.stack([conv, vec, instruction(Opcode.END)])
+    program = Program(
+        rows, np.zeros(0, np.uint8), 0, arch.design_hash, np.zeros(3, np.int32), np.zeros(3, np.int8)
+    )
+    r = simulate(program, arch, "fixed:64,0")
+    assert r.timeline is not None
+    assert r.timeline.start[1] == r.timeline.busy_end[0]
+    assert CAUSES[r.timeline.cause[1]] == "port"
+    assert r.engines["vec"].stalls["port"] == r.timeline.busy_end[0] - r.timeline.start[0] - 1
+
+
+def test_a_program_for_another_design_is_refused() -> None:
+    """The message names both designs."""
+    program = random_program(ARCHES["b512"], 1)
+    with pytest.raises(
+        SimulationError, match=f"for design {program.design}, b4096 is design .*compile it again"
+    ):
+        simulate(program, ARCHES["b4096"], "fixed:16")
