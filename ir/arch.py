@@ -46,7 +46,7 @@ class Vec(BaseModel):
     model_config = _FROZEN
     pixels: int = Field(2, ge=1, le=32, description="map words a cycle for add, multiply and pooling taps")
     table_pixels: int = Field(1, ge=1, le=32, description="map words a cycle through the lookup table")
-    sums: int = Field(128, ge=1, le=1024, description="channel blocks whose running sums global pooling keeps between strips")
+    sums: int = Field(256, ge=1, le=1024, description="channel blocks whose running sums global pooling keeps between strips")
 
 
 class Maps(BaseModel):

@@ -284,8 +284,9 @@ class _Planner:
                 c = self._best(i, j, stay, room)
                 if c is None:
                     break
-                if c.cols < self.graph.tensors[c.layers[-1].output].shape[1]:
-                    stay -= set(c.rings)
+                tiled = c.cols < self.graph.tensors[c.layers[-1].output].shape[1]
+                if tiled and c.layers[-1].output in crossing:
+                    return _Misfit(spill=c.layers[-1].output)
                 rings = place_group(floor, self._wanted(c, stay, g, crossing))
                 room = min(room, c.least_words) - 1
             if rings is None or c is None:
