@@ -317,7 +317,12 @@ _OPCODE, _FUNC = COLUMNS["opcode"], COLUMNS["func"]
 
 def _format(opcode: int, func: int) -> tuple[Field, ...]:
     try:
-        return FORMATS[Opcode(opcode), VecOp(func) if opcode == Opcode.VEC else None]
+        kind = Opcode(opcode)
+        if kind == Opcode.FILL:
+            Memory(func)
+        elif kind != Opcode.VEC and func:
+            raise ValueError(func)
+        return FORMATS[kind, VecOp(func) if kind == Opcode.VEC else None]
     except (ValueError, KeyError):
         raise ProgramError(f"no instruction has opcode {opcode} with function {func}", opcode=opcode) from None
 

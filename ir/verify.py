@@ -180,11 +180,6 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("region", _SAVE, _field("region"), "==", _number(Region.MAPS), "only the maps region is written"),
     Rule("region", _either(_LOAD, _is(Opcode.FILL)), _field("region"), "<=", _number(2), "regions are 0, 1, 2"),
-    Rule("func", _is(Opcode.FILL), _field("func"), "<=", _number(Memory.VECTOR), "memories are 0, 1, 2, 3"),
-    Rule(
-        "func", _is(Opcode.LOAD, Opcode.SAVE, Opcode.CONV, Opcode.DWC, Opcode.END), _field("func"), "==", _number(0),
-        "this opcode has one function",
-    ),
     Rule(
         "run_bytes", _fill(Memory.WEIGHTS, Memory.DEPTHWISE, Memory.TABLES), _field("run_bytes"), "==", _record_bytes,
         "the records take that many bytes",

@@ -85,7 +85,9 @@ def test_a_field_of_another_format_is_refused() -> None:
         instruction(Opcode.SAVE, kh=3)
 
 
-@pytest.mark.parametrize(("opcode", "func"), [(15, 0), (int(Opcode.VEC), 15)])
+@pytest.mark.parametrize(
+    ("opcode", "func"), [(15, 0), (int(Opcode.VEC), 15), (int(Opcode.FILL), 4), (int(Opcode.CONV), 1)]
+)
 def test_an_unknown_opcode_is_refused(opcode: int, func: int) -> None:
     word = (opcode | func << 4).to_bytes(WORD_BYTES, "little")
     with pytest.raises(ProgramError, match=f"no instruction has opcode {opcode} with function {func}"):
