@@ -282,7 +282,7 @@ def predict(
     return Prediction(
         network=c.model.name,
         arch=c.arch.name,
-        estimate_cycles=sum(timing.estimate(p.program, c.arch, memory.peak_bytes_per_cycle) for p in c.plans),
+        estimate_cycles=sum(timing.estimate(p.program, c.arch, memory) for p in c.plans),
         bound_cycles=sum(bounds.bounds(p.graph, c.arch, memory).bound_cycles for p in c.plans),
         clock_mhz=c.arch.clock_mhz,
         macs=c.model.macs,

@@ -34,6 +34,7 @@ app = App(
         "- `tilewright simulate out --dram fixed:16`"
     ),
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what Ctrl-C left behind
 )
 
 _VERBS = (

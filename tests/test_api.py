@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -144,9 +145,9 @@ def test_an_archive_builds_no_class_that_was_not_named() -> None:
 
 def test_an_archive_checks_what_a_file_says() -> None:
     """Constructors run on the way in: a scale of zero is no quantisation."""
-    good = pack(Quant(0.5))
+    impostor = make_dataclass("Quant", [("scale", float), ("zero_point", int)])
     with pytest.raises(ModelError, match="scale 0"):
-        unpack(good.replace(b'"scale":0.5', b'"scale":0.0'), [Quant], where="here")
+        unpack(pack(impostor(0.0, 0)), [Quant], where="here")
 
 
 @pytest.mark.parametrize("cut", [0, 10, 100, -30])

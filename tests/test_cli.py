@@ -37,6 +37,8 @@ SUMMARY_KEYS = {
     "files",
 }
 TINY = ("zoo:tiny", "--synthetic-calibration", "--arch", "b512")
+PLAIN = ("--no-twin", "--no-figures")
+"""Quicker."""
 
 
 def _answer(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -251,7 +253,7 @@ def test_json_on_the_screen_is_the_summary_on_disk(
     """And another memory changes cycles, not bytes."""
     before = json.loads((compiled / "summary.json").read_text())
     after = _answer(
-        capsys, "simulate", str(compiled), "--dram", "fixed:1,200", "--no-twin", "-o", str(tmp_path / "slow")
+        capsys, "simulate", str(compiled), "--dram", "fixed:1,200", *PLAIN, "-o", str(tmp_path / "slow")
     )
     assert after == json.loads((tmp_path / "slow" / "summary.json").read_text())
     assert after["cycles"] > before["cycles"]
@@ -263,7 +265,15 @@ def test_another_machine_schedules_the_same_network_anew(
     capsys: pytest.CaptureFixture[str], compiled: Path, tmp_path: Path
 ) -> None:
     found = _answer(
-        capsys, "simulate", str(compiled), "--arch", "b1024-nodw", "--verify", "-o", str(tmp_path / "other")
+        capsys,
+        "simulate",
+        str(compiled),
+        "--arch",
+        "b1024-nodw",
+        "--verify",
+        "--no-figures",
+        "-o",
+        str(tmp_path / "other"),
     )
     assert found["arch"]["name"] == "b1024-nodw"
     assert found["exact"]["bytes_differing"] == 0
@@ -273,7 +283,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(
     capsys: pytest.CaptureFixture[str], compiled: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert main(["simulate", str(compiled), "--no-twin", "-o", str(tmp_path)]) == 2
+    assert main(["simulate", str(compiled), *PLAIN, "-o", str(tmp_path)]) == 2
     assert "not ours" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -295,7 +305,7 @@ def test_an_edited_tiling_is_lowered_again(
     shutil.copytree(compiled, folder)
     text = (folder / "tiling.txt").read_text()
     (folder / "tiling.txt").write_text("# a remark\n" + text)
-    assert main(["simulate", str(folder), "--no-twin", "--verify", "-q"]) == 0
+    assert main(["simulate", str(folder), *PLAIN, "--verify", "-q"]) == 0
     (folder / "tiling.txt").write_text(text.replace("group", "gruop", 1))
     assert main(["simulate", str(folder), "-q"]) == 2
     assert "Traceback" not in capsys.readouterr().err
@@ -306,7 +316,7 @@ def test_quantize_once_compile_often(capsys: pytest.CaptureFixture[str], tmp_pat
     found = _answer(capsys, "quantize", "zoo:tiny", "--synthetic-calibration", "-o", str(file))
     assert found["calibration"] == "synthetic"
     assert found["sqnr_db"]
-    again = _answer(capsys, "compile", str(file), "--arch", "b512", "--no-twin", "-o", str(tmp_path / "out"))
+    again = _answer(capsys, "compile", str(file), "--arch", "b512", *PLAIN, "-o", str(tmp_path / "out"))
     assert again["model"]["macs"] == found["model"]["macs"]
 
 
@@ -350,7 +360,7 @@ def test_a_damaged_folder_is_refused_file_by_file(
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], compiled: Path, tmp_path: Path) -> None:
-    assert main(["simulate", str(compiled), "--no-twin", "-q", "-o", str(tmp_path / "out")]) == 0
+    assert main(["simulate", str(compiled), *PLAIN, "-q", "-o", str(tmp_path / "out")]) == 0
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
 
