@@ -152,7 +152,6 @@ def main() -> int:
     if unknown:
         parser.error(f"no network is called {unknown[0]}; there are {', '.join(TASKS)}")
     store = DOCS / "accuracy.json"
-    rows: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
     failed = 0
     for name in chosen.names or list(TASKS):
         if not available(name):
@@ -165,6 +164,7 @@ def main() -> int:
             print(f"{name}: {error}")
             failed += 1
             continue
+        rows = json.loads(store.read_text()) if store.exists() else {}
         rows[name] = asdict(row)
         shown = ", ".join(f"{k} {v:.3f}" for k, v in row.scores.items())
         print(

@@ -14,11 +14,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 sys.path.insert(0, str(Path(__file__).parent))  # models.py and its readers are scripts beside this test
 
 import models
 from tasks import TASKS, _components, _distance
+from tilewright import frontend
 from weights import TORCH_MAGIC, read_torch_legacy
 
 BASE = [name for name in TASKS if not name.endswith("_int8") and not name.startswith("light_")]
@@ -180,3 +182,100 @@ def test_refilled_networks_have_no_two_equal_weights() -> None:
     model = onnx.load(models.load("light_shufflenet"))
     large = [t.raw_data for t in model.graph.initializer if len(t.dims) > 1]
     assert len(large) == len(set(large)) > 40
+
+
+def stored_maps(model: Any, image: Any) -> dict[str, Any]:
+    """Every int8 tensor that onnxruntime stores, unoptimised, under the name of the real tensor it stands for."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    pairs = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    del probed.graph.output[:]
+    probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in pairs)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    values = session.run(list(pairs), {session.get_inputs()[0].name: image})
+    stored = {}
+    for (quantised, real), value in zip(pairs.items(), values, strict=True):
+        signed = value.astype(np.int16) - (128 if value.dtype == np.uint8 else 0)
+        stored[real] = stored[quantised] = signed
+    readers = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    stored.update({out: stored[q] for out, q in readers.items() if q in stored})
+    return stored
+
+
+def differing(model: Any, image: Any) -> tuple[int, int, int]:
+    """Bytes compared with onnxruntime's, those that differ, and the largest difference."""
+    network = frontend.load(model)
+    wanted = stored_maps(model, image)
+    compared, differ, largest = 0, 0, 0
+
+    def observe(name: str, value: Any) -> None:
+        nonlocal compared, differ, largest
+        if name in wanted:
+            theirs = wanted[name]
+            theirs = theirs.reshape(theirs.shape[1], *(theirs.shape[2:] or (1, 1))).transpose(1, 2, 0)
+            apart = np.abs(value.astype(np.int16) - theirs)
+            compared, differ = compared + apart.size, differ + int(np.count_nonzero(apart))
+            largest = max(largest, int(apart.max()))
+
+    frontend.quantize(network, None).run({network.inputs[0].name: image}, observe=observe)
+    return compared, differ, largest
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["resnet8_int8", "vww_int8", "kws_int8"])
+def test_a_vendors_int8_network_gives_onnxruntimes_bytes(name: str) -> None:
+    """At most one byte in 100,000 differs, by one: f32 products of an unfused sum round in another order."""
+    need(name, "foolbox", "scikit-image", "scikit-learn")
+    model = onnx.load(models.load(name))
+    for image in TASKS[name].inputs()[[3, 70]]:
+        compared, differ, largest = differing(model, image[None])
+        assert compared > 100_000
+        assert differ <= compared / 100_000 + 1
+        assert largest <= 1
+
+
+class _Samples:
+    """Calibration data as onnxruntime's quantiser asks for it."""
+
+    def __init__(self, name: str, inputs: Any) -> None:
+        self._feeds = iter([{name: x[None]} for x in inputs])
+
+    def get_next(self) -> Any:
+        return next(self._feeds, None)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("signed", [True, False], ids=["int8", "uint8"])
+@pytest.mark.parametrize("per_channel", [True, False], ids=["per channel", "per tensor"])
+@pytest.mark.parametrize("name", ["resnet8", "vww"])
+def test_a_network_that_onnxruntime_quantised_gives_its_bytes(
+    name: str, per_channel: bool, signed: bool, tmp_path: Path
+) -> None:
+    """onnxruntime's QDQ of the float network, imported again: the same bytes, int8 or uint8."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    need(name, "foolbox", "scikit-image", "scikit-learn")
+    target, folded = tmp_path / "qdq.onnx", tmp_path / "folded.onnx"
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)  # its quantiser asks for folded batch norms
+    onnxruntime.InferenceSession(str(models.load(name)), options, providers=["CPUExecutionProvider"])
+    float_model = onnx.load(folded)
+    quantize_static(
+        float_model,
+        str(target),
+        _Samples(float_model.graph.input[0].name, TASKS[name].calibration()[:8]),
+        quant_format=QuantFormat.QDQ,
+        per_channel=per_channel,
+        activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    compared, differ, largest = differing(onnx.load(target), TASKS[name].inputs()[5:6])
+    assert compared > 50_000
+    assert differ <= compared / 10_000
+    assert largest <= 1
