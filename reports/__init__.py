@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .files import write
-from .result import Exact, HostSegment, ModelFacts, Result, Segment, merge
+from .merge import merge
+from .result import Exact, HostSegment, ModelFacts, Result, Segment
 from .terminal import screen, summary
 from .verdict import Lever, Verdict, verdict
 

@@ -14,15 +14,16 @@ import numpy as np
 
 from ..hwsim.results import CAUSES, LayerResult, Simulation
 from ..ir.isa import COLUMNS, Engine, Opcode
-from .result import Result, aligned
+from .merge import aligned
+from .result import Result
 
 __all__ = ["COMPUTE", "ENGINE_TITLES", "LayerAccount", "accounts", "peak_macs"]
 
 COMPUTE = ("conv", "dwc", "vec")
 """Engines that compute, as `LayerResult.engine` names them."""
 
-_ELSEWHERE = [CAUSES.index(engine) for engine in COMPUTE]
-"""Causes that are another computing engine's time."""
+_ELSEWHERE = [CAUSES.index(cause) for cause in (*COMPUTE, "queue")]
+"""Causes that are another engine's time: its token, or its full queue in front of the instruction."""
 
 ENGINE_TITLES = {
     "load": "LOAD",
@@ -52,7 +53,8 @@ class LayerAccount:
     gops : float
         10^9 operations a second over `engine_cycles`.
     roof_gops : float
-        The lowest of its engine's roof and the two memory roofs at its intensities.
+        The lowest of its engine's roof and the two memory roofs at its intensities. A layer whose weights came
+        while earlier ones ran can be above its DRAM roof; a network cannot.
     depthwise : bool
         Channel by channel, on whichever engine; known where the program is.
     """

@@ -9,67 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from math import atan2, degrees, floor, isfinite, log10
+from math import atan2, degrees, isfinite
 
 from .accounts import ENGINE_TITLES, LayerAccount, peak_macs
 from .energy import energy_line
-from .palette import plain, shorten, si
+from .palette import plain, short, shorten, si
 from .result import Result
+from .svg import Log, svg, tag, words
 
-__all__ = ["Log", "bars", "energy_roofline", "engines", "ladder", "roofline", "svg", "tag"]
-
-
-def tag(name: str, *inside: str, **attributes: object) -> str:
-    """An element. Attribute values are escaped, `inside` is taken as it is; ``_`` in names becomes ``-``.
-
-    >>> tag("text", "a", x=1.25, class_="tick")
-    '<text x="1.25" class="tick">a</text>'
-    """
-    text = "".join(f' {k.rstrip("_").replace("_", "-")}="{_value(v)}"' for k, v in attributes.items())
-    return f"<{name}{text}>{''.join(inside)}</{name}>" if inside else f"<{name}{text}/>"
-
-
-def svg(width: int, height: int, label: str, *inside: str, class_: str = "drawing") -> str:
-    """A drawing that scales to its column, read out as `label`."""
-    return tag(
-        "svg", *inside, viewBox=f"0 0 {width} {height}", role="img", aria_label=plain(label), class_=class_
-    )
-
-
-def _value(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}".rstrip("0").rstrip(".")
-    return escape(plain(str(value)))
-
-
-def words(text: str) -> str:
-    return escape(plain(text))
-
-
-class Log:
-    """A logarithmic scale: value to pixels.
-
-    Parameters
-    ----------
-    low, high : float
-        Values, both positive.
-    start, stop : float
-        Pixels at `low` and `high`.
-    """
-
-    def __init__(self, low: float, high: float, start: float, stop: float) -> None:
-        self.low, self.high, self.start, self.stop = low, high, start, stop
-
-    def __call__(self, value: float) -> float:
-        share = (log10(value) - log10(self.low)) / (log10(self.high) - log10(self.low))
-        return self.start + min(1.0, max(0.0, share)) * (self.stop - self.start)
-
-    def ticks(self) -> list[float]:
-        """Decades, with 2 and 5 between them where there are few."""
-        decades = range(floor(log10(self.low)), floor(log10(self.high)) + 1)
-        steps = (1, 2, 5) if log10(self.high / self.low) < 2.2 else (1,)
-        values = [s * 10.0**d for d in decades for s in steps]
-        return [v for v in values if self.low <= v <= self.high]
+__all__ = ["bars", "energy_roofline", "engines", "ladder", "roofline"]
 
 
 def _axes(x: Log, y: Log, title: str, x_label: str, *, y_ticks: bool) -> list[str]:
@@ -181,16 +129,16 @@ def _roofs(x: Log, y: Log, roofs: dict[str, float], memory: tuple[str, float], r
         out.append(
             tag(
                 "text",
-                f"{name} {rate:,.4g} GB/s",
+                f"{name} {short(rate)} GB/s",
                 class_="note halo",
                 transform=f"translate({x1 + 16:.1f} {y1 + (y2 - y1) / (x2 - x1) * 16 - 7:.1f}) rotate({turn:.2f})",
             )
         )
     else:
-        out.append(tag("text", f"{name} {rate:,.4g} GB/s", x=x1 + 4, y=y.start - 8, class_="note halo"))
+        out.append(tag("text", f"{name} {short(rate)} GB/s", x=x1 + 4, y=y.start - 8, class_="note halo"))
     for engine, roof in roofs.items():
         out.append(tag("line", x1=x(roof / rate), x2=right, y1=y(roof), y2=y(roof), class_=f"roof {engine}"))
-        said = f"{ENGINE_TITLES[engine].split(' · ')[1]} {roof:,.4g} GOP/s"
+        said = f"{ENGINE_TITLES[engine].split(' · ')[1]} {short(roof)} GOP/s"
         out.append(tag("text", words(said), x=right, y=y(roof) - 6, class_=f"note end halo {engine}"))
     return out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from ..ir.errors import ReportError
@@ -65,8 +66,9 @@ def write(
         "report.html": lambda: _text(page(result, listed)),
     }
     for figure in FIGURES:
+        both = cache(lambda f=figure: draw(f, result))  # type: ignore[misc]
         for kind in ("svg", "png"):
-            makers[f"{figure}.{kind}"] = lambda f=figure, k=kind: draw(f, result, k)  # type: ignore[misc]
+            makers[f"{figure}.{kind}"] = lambda b=both, k=kind: b()[k]  # type: ignore[misc]
     makers["summary.json"] = lambda: _text(result.to_json(listed))
     out = Path(directory)
     try:

@@ -8,7 +8,22 @@ from __future__ import annotations
 
 from math import isfinite
 
-__all__ = ["CLASSES", "COMPONENTS", "ENGINES", "count", "plain", "short", "shorten", "si"]
+__all__ = [
+    "CLASSES",
+    "COMPONENTS",
+    "ENGINES",
+    "INK",
+    "MUTED",
+    "count",
+    "latin",
+    "plain",
+    "short",
+    "shorten",
+    "si",
+]
+
+INK, MUTED = "#1d2330", "#667085"
+"""Of figures; the page has its own for day and night."""
 
 ENGINES = {"load": "#56B4E9", "conv": "#0072B2", "dwc": "#D55E00", "vec": "#009E73", "save": "#CC79A7"}
 CLASSES = {"weights": "#E69F00", "ifmap": "#56B4E9", "ofmap": "#CC79A7", "instructions": "#8A8F98"}
@@ -89,3 +104,12 @@ def shorten(text: str, limit: int = 28) -> str:
         return text
     half = (limit - 1) // 2
     return f"{text[:half]}…{text[-half:]}"
+
+
+def latin(text: str) -> str:
+    """Only what the figures' font has outlines for; everything else would be an empty box.
+
+    >>> latin("Größe…层")
+    'Größe…?'
+    """
+    return "".join(c if ord(c) < 0x250 or c == "…" else "?" for c in text)

@@ -214,7 +214,7 @@
     pen.fillStyle = faint;
     for (let px = LEFT; px < width - RIGHT; px += 6) pen.fillRect(px, base - tall + 10, 3, 1);
     pen.textAlign = "right";
-    pen.fillText("peak " + Number(peak.toPrecision(4)) + " B/cycle", width - RIGHT - 2, base - tall + 4);
+    pen.fillText("peak " + Number(peak.toPrecision(3)) + " B/cycle", width - RIGHT - 2, base - tall + 4);
   }
   function view(a, b) {
     const span = Math.min(data.cycles, Math.max(b - a, 40));

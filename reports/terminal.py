@@ -139,8 +139,8 @@ def _notes(result: Result) -> list[str]:
         out.append(
             f"[dim]host[/]     {nodes} operators in {len(result.host_segments)} segments, in none of these numbers"
         )
-    if result.misfits:
-        out.append(f"[dim]board[/]    [red]does not fit[/]: {_escape(result.misfits[0])}")
+    if result.shortfalls:
+        out.append(f"[dim]board[/]    [red]does not fit[/]: {_escape('; '.join(result.shortfalls))}")
     return out
 
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ..hwsim.results import CAUSES, Simulation, Timeline
 from ..ir.isa import COLUMNS, Engine, Opcode, Program, VecOp
+from .merge import aligned
 from .palette import plain
-from .result import Result, Segment, aligned
+from .result import Result, Segment
 
 __all__ = ["chrome_trace", "moved_bytes", "windows"]
 
