@@ -62,7 +62,7 @@ class Weights(BaseModel):
 
     model_config = _FROZEN
     kib: int = Field(512, ge=4, le=16384, description="KiB for convolution weights, biases and multipliers")
-    depthwise_kib: int = Field(32, ge=1, le=1024, description="KiB for depthwise weights, biases and multipliers")
+    depthwise_kib: int = Field(64, ge=1, le=1024, description="KiB for depthwise weights, biases and multipliers")
     tables: int = Field(4, ge=2, le=16, description="256-byte lookup tables")
     vector_kib: int = Field(8, ge=1, le=256, description="KiB of per-channel constants and resize indices for the VEC engine")
 
@@ -321,7 +321,7 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def _presets() -> dict[str, Arch]:
     """Array shapes as PG338 table 1 gives them (pixels x input channels x output channels); memories are 4 groups of
-    512-deep map banks (one BRAM36 depth at 72 bits) and 2048-deep weight banks (PG338: bank depth 2048)."""
+    512-deep map banks and depthwise weights (one BRAM36 depth at 72 bits) and 2048-deep weight banks (PG338: bank depth 2048)."""
     shapes = {
         "b512": (4, 8, 8),
         "b800": (4, 10, 10),
@@ -339,7 +339,7 @@ def _presets() -> dict[str, Arch]:
             "dwc": {"pixels": pixels, "channels": ic, "drain": pixels // 2},
             "vec": {"pixels": max(1, pixels // 4)},
             "maps": {"kib": 4 * 512 * 2 * pixels * ic // 1024},
-            "weights": {"kib": 2048 * ic * oc // 1024},
+            "weights": {"kib": 2048 * ic * oc // 1024, "depthwise_kib": 512 * 8 * ic // 1024},
         }
         out[name] = Arch.model_validate({"name": name, **with_dwc})
         out[f"{name}-nodw"] = Arch.model_validate({"name": f"{name}-nodw", **with_dwc, "dwc": {"pixels": 0, "channels": 0}})
