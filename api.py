@@ -22,6 +22,7 @@ from .ir.errors import ModelError
 
 if TYPE_CHECKING:
     from .frontend import Calibration, Model, Network
+    from .ir.requant import RoundingMode
     from .reports.result import Result
     from .scheduler import Objective, Options
 
@@ -94,7 +95,7 @@ def load_int8(
     arch: Arch | None = None,
     calibration: Any = None,
     synthetic_calibration: bool = False,
-    mode: str | None = None,
+    mode: RoundingMode | None = None,
     seed: int = 0,
     samples: int = 8,
     **options: Any,
@@ -131,7 +132,7 @@ def load_int8(
         data = calibration
     else:
         data = Calibration.from_path(calibration, network)
-    modes = arch.rounding if arch is not None else ("f32",)
+    modes: tuple[RoundingMode, ...] = arch.rounding if arch is not None else ("f32",)
     chosen = mode or modes[0]
     if arch is not None and chosen not in modes:
         raise ModelError(f"rounding mode {chosen}: {arch.name} has {', '.join(modes)}; choose one of them")
@@ -148,7 +149,7 @@ def compile(
     calibration: Calibration | str | Path | None = None,
     synthetic_calibration: bool = False,
     input_shape: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
-    mode: str | None = None,
+    mode: RoundingMode | None = None,
     seed: int = 0,
     set: Mapping[str, Any] | None = None,
     options: Options | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,7 +50,7 @@ def emit(common: Common, value: dict[str, Any], text: str | Callable[[], str]) -
         print(text if isinstance(text, str) else text())
 
 
-def table(rows: list[tuple[str, ...]], *, head: tuple[str, ...] = (), indent: str = "  ") -> str:
+def table(rows: Sequence[tuple[str, ...]], *, head: tuple[str, ...] = (), indent: str = "  ") -> str:
     """Rows as columns of text, as wide as they need; the last column is not padded.
 
     >>> print(table([("b512", "256"), ("b4096", "2048")], head=("name", "MACs a cycle")))

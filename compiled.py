@@ -342,8 +342,8 @@ def counted(i: int, n: int) -> str:
 
 
 def _noise(random: np.random.Generator, port: Any) -> NDArray[Any]:
-    if np.dtype(port.dtype).kind == "f":
-        return random.standard_normal(port.shape).astype(port.dtype)
-    if np.dtype(port.dtype).kind == "b":
-        return random.integers(0, 2, port.shape).astype(bool)
-    return random.integers(0, 256, port.shape).astype(port.dtype)
+    kind = np.dtype(port.dtype).kind
+    values: NDArray[Any] = (
+        random.standard_normal(port.shape) if kind == "f" else random.integers(0, 256, port.shape)
+    )
+    return (values > 127 if kind == "b" else values).astype(port.dtype)

@@ -60,10 +60,7 @@ def result_of(
         ),
         exact=exact,
         calibration=model.calibration,
-        resources=tuple(
-            told.ResourceUse(u.resource, u.used, u.available, u.exact)
-            for u in resources(arch, compiled.board)
-        ),
+        resources=resources(arch, compiled.board),
         misfits=tuple(fits(arch, compiled.board)),
         provenance=_provenance(compiled),
         sqnr_db=dict(model.sqnr_db),
