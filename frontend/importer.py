@@ -68,7 +68,6 @@ def load(source: Any, *, input_shape: InputShapes = None, name: str | None = Non
         {v.name for v in graph.input},
         {v.name for v in graph.output},
     )
-    shapes.update({n: tuple(c.shape) for n, c in found.constants.items()})
     nodes = tuple(
         Node(p.name, p.op_type, tuple(p.input), tuple(p.output), attributes(p), p, captured(p))
         for p in found.nodes
@@ -78,6 +77,7 @@ def load(source: Any, *, input_shape: InputShapes = None, name: str | None = Non
     }
     if found.quants:
         shapes, types = _again(nodes, found.constants, graph, opsets, found.integer_inputs)
+    shapes.update({n: tuple(c.shape) for n, c in found.constants.items()})
     types.update(dict.fromkeys(found.integer_inputs, onnx.TensorProto.FLOAT))
     return Network(
         name=name or stem,

@@ -16,6 +16,7 @@ import networkx as nx
 from .layers import Layer, Linear
 from .lower import Lowered, lower
 from .network import Network, Node
+from .scales import known_scales
 
 __all__ = ["Coverage", "NodeCoverage", "Piece", "Plan", "check", "layer_macs", "partition"]
 
@@ -100,8 +101,14 @@ def layer_macs(layer: Layer, lowered: Lowered) -> int:
     return h * w * prod(layer.weight.shape)
 
 
-def partition(network: Network) -> Plan:
+def partition(network: Network, *, calibrated: bool = False) -> Plan:
     """Lower a network and order it into segments.
+
+    Parameters
+    ----------
+    calibrated : bool
+        Calibration data can give the scales that an already quantised model leaves out; without, what it
+        leaves in float stays with the host.
 
     Nodes whose DPU segment is not worth its borders move to the host, with that as the reason.
     """
@@ -109,10 +116,26 @@ def partition(network: Network) -> Plan:
     while True:
         lowered = lower(network, host)
         plan = _rank(network, lowered)
-        small = _not_worth(plan)
-        if not small:
+        more = {} if calibrated or not network.quantised else _left_in_float(plan)
+        more = more or _not_worth(plan)
+        if not more:
             return plan
-        host = {**lowered.host, **small}
+        host = {**lowered.host, **more}
+
+
+def _left_in_float(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Nodes around tensors to which a quantised model gives no scale."""
+    layers = [x for p in plan.pieces for x in p.layers]
+    quants = known_scales(plan.lowered, layers)
+    found: dict[str, tuple[str, str]] = {}
+    for layer in layers:
+        missing = [n for n in (*layer.inputs, layer.output) if n not in quants]
+        if missing:
+            why = f"the quantised model gives {missing[0]} no scale"
+            help_ = "quantise it completely, or give calibration data to put it on the DPU"
+            for name in layer.nodes:
+                found[name] = (why, help_)
+    return found
 
 
 def _rank(network: Network, lowered: Lowered) -> Plan:

@@ -64,7 +64,7 @@ def quantize(
             "(--calibration PATH), or ask for seeded noise where accuracy does not matter (--synthetic-calibration)",
             network=network.name,
         )
-    plan = partition(network)
+    plan = partition(network, calibrated=calibration is not None)
     layers = tuple(x for p in plan.pieces for x in p.layers)
     statistics = _statistics(plan, layers, calibration, ranges)
     if equalise and not network.quantised:

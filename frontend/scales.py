@@ -12,13 +12,13 @@ from math import ceil, inf, log2
 
 import numpy as np
 
-from ..ir.errors import ModelError
+from ..ir.errors import InvariantError
 from ..ir.graph import Quant
 from ..ir.requant import RoundingMode
 from .layers import Cut, Fill, Join, Layer, Linear, Maximum, Recast, Sample, Sum
 from .lower import Lowered
 
-__all__ = ["choose_scales", "quant_of", "same_scale"]
+__all__ = ["choose_scales", "known_scales", "quant_of", "same_scale"]
 
 Range = tuple[float, float]
 JOIN_RATIO = 2.0
@@ -69,11 +69,6 @@ def choose_scales(
         Those that run on the DPU, in order.
     ranges : dict of map name to (low, high)
         Measured; may lack maps that no ONNX tensor names.
-
-    Raises
-    ------
-    ModelError
-        A quantised model leaves a scale out that nothing decides.
     """
     known = dict(ranges)
     for layer in layers:
@@ -113,6 +108,24 @@ def choose_scales(
     return {name: quant_of(*groups[find(name)], mode) for name in parent}
 
 
+def known_scales(lowered: Lowered, layers: Sequence[Layer]) -> dict[str, Quant]:
+    """What a quantised model says, and what follows from it through layers that only move codes."""
+    quants = dict(lowered.quants)
+    changed = True
+    while changed:
+        changed = False
+        for layer in (*layers, *reversed(layers)):
+            if not same_scale(layer):
+                continue
+            names = (*layer.inputs, layer.output)
+            have = next((quants[n] for n in reversed(names) if n in quants), None)
+            for name in names:
+                if have is not None and name not in quants:
+                    quants[name] = have
+                    changed = True
+    return quants
+
+
 def _width(interval: Range | None) -> float:
     return 0.0 if interval is None else max(interval[1], 0.0) - min(interval[0], 0.0)
 
@@ -136,29 +149,13 @@ def _completed(
     lowered: Lowered, layers: Sequence[Layer], known: Mapping[str, Range], mode: RoundingMode
 ) -> dict[str, Quant]:
     """The model's own scales, and those of its neighbours for what it leaves out."""
-    quants = dict(lowered.quants)
-    changed = True
-    while changed:
-        changed = False
-        for layer in (*layers, *reversed(layers)):
-            if not same_scale(layer):
-                continue
-            names = (*layer.inputs, layer.output)
-            have = next((quants[n] for n in reversed(names) if n in quants), None)
-            for name in names:
-                if have is not None and name not in quants:
-                    quants[name] = have
-                    changed = True
+    quants = known_scales(lowered, layers)
     for layer in layers:
         for name in (*layer.inputs, layer.output):
             if name not in quants and name in known:
                 quants[name] = quant_of(*known[name], "f32")
             if name not in quants:
-                raise ModelError(
-                    f"{layer.name}: the quantised model gives tensor {name} no scale; quantise it completely, or give calibration data",
-                    node=layer.name,
-                    tensor=name,
-                )
+                raise InvariantError(f"{layer.name}: tensor {name} has no scale after the partition")
     if mode != "shift":
         return quants
     return {

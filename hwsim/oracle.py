@@ -6,6 +6,7 @@ queue is a list, and each unit looks at what it sees in this cycle. For small pr
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -220,7 +221,7 @@ def oracle_times(
 
     for t in range(limit):
         # Fetch: room for a whole group once enough instructions, up to the cycle before, were dispatched.
-        gone = sum(d < t for d in dispatch_at)
+        gone = bisect_left(dispatch_at, t)
         if fetch_at < fetch_end and (fetch_at // FETCH_BYTES + 1) * per_fetch - gone <= arch.queues.prefetch:
             at = bases[Region.PROGRAM] + fetch_at
             size = min(FETCH_BYTES - fetch_at % FETCH_BYTES, arch.burst_bytes - at % arch.burst_bytes)
@@ -285,7 +286,7 @@ def oracle_times(
             row = rows[i]
             if t < times[i][0] + DISPATCH or (e in streams and streams[e].row >= 0):
                 continue
-            counters = {o: sum(d < t for d in finished[o]) for o in Engine}
+            counters = {o: bisect_left(finished[o], t) for o in Engine}  # tokens of earlier cycles
             if any((counters[o] - row[f"wait_{o.name.lower()}"]) % 65536 >= 32768 for o in Engine):
                 continue
             reads, writes = ports_of(row)

@@ -59,9 +59,11 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     cost = costs(f, arch)
     out["busy"], out["tail"] = cost["busy"], cost["tail"]
 
+    mine: NDArray[np.bool_]
     for e in Engine:
-        before = np.cumsum(engine == e) - (engine == e)
-        out["order"] = np.where(engine == e, before, out["order"])
+        mine = engine == e
+        before: _Matrix = np.cumsum(mine) - mine
+        out["order"] = np.where(mine, before, out["order"])
         wait = col[f"wait_{e.name.lower()}"]
         out[f"wait_{e.name.lower()}"] = before - (before - wait) % (1 << 16)
 

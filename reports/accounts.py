@@ -1,8 +1,8 @@
 """What each layer costs, in quantities that add up.
 
 Layers of a fused group run at the same time, so their spans overlap and say little. `LayerAccount.engine_cycles` is
-the time a layer takes on *its* engine: its busy cycles, and the waits just before its instructions for memory, map
-ports and instructions. A wait for another computing engine is left out: it is that engine's time, and counted there.
+the time a layer takes on *its* engine: its busy cycles, and the waits just before its instructions for DRAM and for
+instructions. A wait for another engine (its result, its port) is left out: it is that engine's time, counted there.
 An engine does one thing at a time, so these sum to no more than the frame, and no layer beats its engine's roof.
 """
 
@@ -22,8 +22,8 @@ __all__ = ["COMPUTE", "ENGINE_TITLES", "LayerAccount", "accounts", "peak_macs"]
 COMPUTE = ("conv", "dwc", "vec")
 """Engines that compute, as `LayerResult.engine` names them."""
 
-_ELSEWHERE = [CAUSES.index(cause) for cause in (*COMPUTE, "queue")]
-"""Causes that are another engine's time: its token, or its full queue in front of the instruction."""
+_ELSEWHERE = [CAUSES.index(cause) for cause in (*COMPUTE, "queue", "port")]
+"""Causes that are another engine's time: its token, its full queue in front of the instruction, its map port."""
 
 ENGINE_TITLES = {
     "load": "LOAD",

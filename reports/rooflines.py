@@ -57,11 +57,6 @@ def roofline(result: Result, figure: Figure) -> None:
             )
         axes.set_xlabel(f"operational intensity, operations per {memory} byte (a MAC = 2)")
     left.set_ylabel("10⁹ operations a second")
-    figure.draw_without_rendering()  # lays the axes out, so that names can avoid one another
-    figure.set_layout_engine("none")
-    for axes, _, _, intensities, moved in panels:
-        star = [(ops / moved, total.gops)] if moved and ops else []
-        _names(axes, layers, intensities, star)
     left.set_title("Against DRAM traffic")
     right.set_title("Against on-chip traffic")
     figure.suptitle(
@@ -71,6 +66,11 @@ def roofline(result: Result, figure: Figure) -> None:
         weight="bold",
         fontsize=11,
     )
+    figure.draw_without_rendering()  # lays the axes out, so that names can avoid one another
+    figure.set_layout_engine("none")
+    for axes, _, _, intensities, moved in panels:
+        star = [(ops / moved, total.gops)] if moved and ops else []
+        _names(axes, layers, intensities, star)
 
 
 def _roofs(axes: Axes, result: Result, memory: str, bandwidth: float, intensities: list[float]) -> None:

@@ -141,7 +141,7 @@ def _segment(number: int, segment: Segment, offset: int, network: str) -> list[d
 def _counters(
     pid: int, simulation: Simulation, timeline: Timeline, moved: NDArray[np.int64], offset: int
 ) -> list[dict[str, Any]]:
-    """Bytes a cycle of LOAD and SAVE, each instruction's bytes spread evenly from its start to its completion."""
+    """Bytes a cycle of LOAD and SAVE, as `rate` spreads them."""
     step = max(1, -(-simulation.cycles // COUNTER_POINTS))
     edges = np.arange(0, simulation.cycles + step, step)
     tracks = {e: rate(timeline, moved, e, edges) for e in (Engine.LOAD, Engine.SAVE)}
@@ -163,11 +163,15 @@ def _counters(
 def rate(
     timeline: Timeline, moved: NDArray[np.int64], engine: Engine, edges: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Bytes a cycle of one engine between consecutive `edges`; the integral over the frame is the bytes moved."""
+    """Bytes a cycle of one engine between consecutive `edges`; the integral over the frame is the bytes moved.
+
+    Data move in the order of the instructions, so those of one are spread from the completion of the one before (or
+    its own start, if that is later) to its own completion.
+    """
     rows = np.flatnonzero(timeline.engine == engine)
     size = moved[timeline.index[rows]].astype(np.float64)
-    start = timeline.start[rows].astype(np.float64)
-    end = np.maximum(timeline.done[rows].astype(np.float64), start + 1)
+    end = np.maximum.accumulate(timeline.done[rows].astype(np.float64)) if len(rows) else np.zeros(0)
+    start = np.minimum(np.maximum(timeline.start[rows], np.concatenate([[0.0], end])[:-1]), end - 1)
     order = np.concatenate([start, end])
     slope = np.concatenate([size / (end - start), -size / (end - start)])
     by_time = np.argsort(order, kind="stable")

@@ -66,12 +66,14 @@ class _Circular:
     def __init__(self, size: int) -> None:
         self.size = size
         self.live: deque[tuple[int, int, Chunk]] = deque()  # base, stop, chunk
+        self.head = 0  # where the next chunk goes: away from the chunk that was read last
 
     def place(self, chunk: Chunk) -> int | None:
+        head = self.head
         if not self.live:
-            base = 0 if chunk.words <= self.size else None
+            base = head if head + chunk.words <= self.size else (0 if chunk.words <= self.size else None)
         else:
-            tail, head = self.live[0][0], self.live[-1][1]
+            tail = self.live[0][0]
             if head > tail or (head == tail and self.live[-1][0] >= tail):  # not wrapped
                 if head + chunk.words <= self.size:
                     base = head
@@ -80,6 +82,7 @@ class _Circular:
             else:
                 base = head if head + chunk.words <= tail else None
         if base is not None:
+            self.head = base + chunk.words
             self.live.append((base, base + chunk.words, chunk))
         return base
 
