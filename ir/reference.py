@@ -93,9 +93,9 @@ def _windows(x: Acc, window: Window, fill: int) -> Acc:
     top, left, bottom, right = window.pad
     padded = np.pad(x, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
     (sh, sw), (dy, dx) = window.span, window.dilation
-    view = np.lib.stride_tricks.sliding_window_view(padded, (sh, sw), axis=(0, 1))  # type: ignore[call-overload]
+    view = np.lib.stride_tricks.sliding_window_view(padded, (sh, sw), axis=(0, 1))
     view = view[:: window.stride[0], :: window.stride[1], :, ::dy, ::dx]
-    return view.transpose(0, 1, 3, 4, 2)  # type: ignore[no-any-return]
+    return view.transpose(0, 1, 3, 4, 2)
 
 
 def accumulate(x: Acc, weight: NDArray[np.int8], window: Window, groups: int) -> Acc:
@@ -137,7 +137,7 @@ def _conv_transpose(op: ConvTranspose, xs: tuple[Map, ...], qs: tuple[Quant, ...
     x = _centred(xs[0], qs[0])
     (h, w, c), (sy, sx), (kh, kw) = x.shape, op.window.stride, op.window.kernel
     dy, dx = op.window.dilation
-    oh, ow, o = op.infer((xs[0].shape,))  # type: ignore[arg-type]
+    oh, ow, o = op.infer((xs[0].shape,))
     top, left = op.window.pad[:2]
     full = np.zeros(((h - 1) * sy + op.window.span[0] + op.output_pad[0], (w - 1) * sx + op.window.span[1] + op.output_pad[1], o), np.int64)
     per_in, per_out = c // op.groups, o // op.groups
@@ -168,8 +168,8 @@ def _mul(op: Mul, xs: tuple[Map, ...], qs: tuple[Quant, ...], out: Quant) -> Map
 @evaluate.register
 def _pool(op: Pool, xs: tuple[Map, ...], qs: tuple[Quant, ...], out: Quant) -> Map:
     if op.kind == "max":
-        best = _windows(xs[0].astype(np.int64), op.window, -128).max(axis=(2, 3))
-        return np.clip(best, op.low, op.high).astype(np.int8)
+        best: Acc = _windows(xs[0].astype(np.int64), op.window, -128).max(axis=(2, 3))
+        return np.asarray(np.clip(best, op.low, op.high), np.int8)
     total = _windows(_centred(xs[0], qs[0]), op.window, 0).sum(axis=(2, 3))
     valid = _windows(np.ones((*xs[0].shape[:2], 1), np.int64), op.window, 0).sum(axis=(2, 3))
     words = np.asarray(op.scale_words, np.uint32)[valid]
@@ -213,7 +213,8 @@ def _pad(op: Pad, xs: tuple[Map, ...], qs: tuple[Quant, ...], out: Quant) -> Map
 @evaluate.register
 def _resize(op: Resize, xs: tuple[Map, ...], qs: tuple[Quant, ...], out: Quant) -> Map:
     a = _centred(xs[0], qs[0])
-    (h, w), acc = a.shape[:2], np.int64(0)
+    h, w = a.shape[:2]
+    acc: Acc = np.zeros((len(op.rows), len(op.cols), a.shape[2]), np.int64)
     for dy in (0, 1):
         y = np.minimum(op.rows[:, 0] + dy, h - 1)
         wy = (op.rows[:, 1] if dy else 2048 - op.rows[:, 1]).astype(np.int64)

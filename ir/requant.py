@@ -16,7 +16,7 @@ The zero point is added and the range clamped after rounding, in every mode.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,14 +78,14 @@ def encode_scale(multiplier: ArrayLike, mode: RoundingMode) -> NDArray[np.uint32
         shift = np.minimum(shift, 48)
         if np.any(shift < 0):
             raise ModelError(f"multiplier {m.max()} is above 2^16, the most that mode fix16 holds", multiplier=m)
-        return (mantissa | shift << 16).astype(np.uint32)
+        return np.asarray(mantissa | shift << 16, np.uint32)
     shift = np.rint(-np.log2(m.astype(np.float64))).astype(np.int64)
     if np.any(shift < 0):
         raise ModelError(
             f"multiplier {m.max()} needs a left shift, which mode shift does not have; use fix16 or f32",
             multiplier=m,
         )
-    return np.minimum(shift, 31).astype(np.uint32)
+    return np.asarray(np.minimum(shift, 31), np.uint32)
 
 
 def scale_value(word: ArrayLike, mode: RoundingMode) -> NDArray[np.float64]:
@@ -149,17 +149,17 @@ def round_shift(value: NDArray[np.int64], shift: ArrayLike, *, half_even: bool) 
     if not half_even:
         return up
     tie = (s > 0) & ((v & ((np.int64(1) << s) - 1)) == half)
-    return up - (tie & ((up & 1) == 1))
+    return np.asarray(up - (tie & ((up & 1) == 1)), np.int64)
 
 
 def requantise(
-    acc: NDArray[np.int64], word: ArrayLike, mode: RoundingMode, *, zero_point: int, low: int, high: int
+    acc: NDArray[np.integer[Any]], word: ArrayLike, mode: RoundingMode, *, zero_point: int, low: int, high: int
 ) -> NDArray[np.int8]:
     """Accumulators to int8.
 
     Parameters
     ----------
-    acc : array of int64
+    acc : array of integers
         Within int32.
     word : array of uint32, broadcast against `acc`
         From `encode_scale`.
@@ -180,4 +180,4 @@ def requantise(
         y = round_shift(np.asarray(acc, np.int64) * (w & 0xFFFF).astype(np.int64), w >> 16, half_even=True)
     else:
         y = round_shift(np.asarray(acc, np.int64), w, half_even=False)
-    return np.clip(y + zero_point, low, high).astype(np.int8)
+    return np.asarray(np.clip(y + zero_point, low, high), np.int8)
