@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from math import atan2, degrees, isfinite
+from math import atan2, degrees, isfinite, sqrt
 
 from .accounts import ENGINE_TITLES, LayerAccount, peak_macs
 from .energy import energy_line
@@ -45,7 +45,7 @@ def _star(x: float, y: float, title: str) -> str:
 
 def _radius(share: float) -> float:
     """Area in proportion to time, and never too small to point at."""
-    return 3.0 + 22.0 * share**0.5
+    return 3.0 + 22.0 * sqrt(share)
 
 
 def roofline(result: Result, layers: Sequence[LayerAccount]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from ..ir.errors import ReportError
@@ -66,9 +66,9 @@ def write(
         "report.html": lambda: _text(page(result, listed)),
     }
     for figure in FIGURES:
-        both = cache(lambda f=figure: draw(f, result))  # type: ignore[misc]
+        both = cache(partial(draw, figure, result))
         for kind in ("svg", "png"):
-            makers[f"{figure}.{kind}"] = lambda b=both, k=kind: b()[k]  # type: ignore[misc]
+            makers[f"{figure}.{kind}"] = partial(_kind, both, kind)
     makers["summary.json"] = lambda: _text(result.to_json(listed))
     out = Path(directory)
     try:
@@ -108,6 +108,10 @@ def write_bytes(path: Path, data: bytes) -> Path:
             f"{path}: {len(data):,} bytes cannot be written: {error.strerror}; free some space or give another directory with -o"
         ) from None
     return path
+
+
+def _kind(both: Callable[[], dict[str, bytes]], kind: str) -> bytes:
+    return both()[kind]
 
 
 def _umask() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .palette import plain, short, shorten, si
 from .result import Result
@@ -66,8 +66,8 @@ def screen(result: Result, directory: str | Path | None = None) -> RenderableTyp
         table.add_column(Text(twin.arch.name), style="dim", no_wrap=True)
         other = _beside(result, twin)
     for name, value in rows(result):
-        cells = [name, Text(value)]
-        table.add_row(*cells, *([Text(other.get(name, ""))] if twin is not None else []))
+        beside = [Text(other.get(name, ""))] if twin is not None else []
+        table.add_row(name, Text(value), *beside)
     lines: list[RenderableType] = [head, Text(), table, Text(), Text(judged.sentence, style="bold")]
     for lever in judged.levers[:3]:
         share = lever.cycles / result.total.cycles
@@ -96,7 +96,7 @@ def summary(
     from rich.console import Console
 
     out = io.StringIO()
-    system = "standard" if colour else None
+    system: Literal["standard"] | None = "standard" if colour else None
     Console(
         file=out,
         width=width,
