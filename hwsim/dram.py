@@ -324,8 +324,8 @@ DRAM_RESPONSE = DRAM_HEADER.index("response")
 _GROUP_BYTES = 256
 """Bytes after which the next bank group takes over, as controllers map addresses so that a stream alternates groups."""
 _WRITE_BATCH = 1024
-"""Bytes of posted writes that share one turnaround: 16 column bursts of 64 bytes. With it, two reads and a write that
-take turns reach 55 to 90 % (256 bytes each) and 86 to 97 % (4 KB each) of peak, by part and by which rows collide."""
+"""Bytes of posted writes that share one turnaround: 16 column bursts of 64 bytes, a small write queue; the tests hold
+the mixed streams that come of it to a cycle-level simulator's."""
 
 
 def parse(text: str, clock_mhz: float = 300.0) -> DramSpec:

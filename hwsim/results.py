@@ -8,6 +8,7 @@ the instruction stream sum to `Simulation.dram_bytes`, components sum to `Energy
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from typing import Any
@@ -63,7 +64,7 @@ class Energy:
 
     @property
     def total_mj(self) -> float:
-        return sum(self.components.values())
+        return math.fsum(self.components.values())  # the same in whatever order they are read back
 
 
 @dataclass(frozen=True, slots=True)

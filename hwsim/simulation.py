@@ -59,11 +59,10 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     cost = costs(f, arch)
     out["busy"], out["tail"] = cost["busy"], cost["tail"]
 
-    mine: NDArray[np.bool_]
     for e in Engine:
-        mine = engine == e
-        before: _Matrix = np.cumsum(mine) - mine
-        out["order"] = np.where(mine, before, out["order"])
+        mine = (engine == e).astype(np.int64)
+        before = np.cumsum(mine) - mine
+        out["order"] += before * mine
         wait = col[f"wait_{e.name.lower()}"]
         out[f"wait_{e.name.lower()}"] = before - (before - wait) % (1 << 16)
 
@@ -72,15 +71,17 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     pair = vec & ((func == VecOp.ADD) | (func == VecOp.MUL))
     reads_a = conv | dwc | vec | (op == Opcode.SAVE)
     writes = (conv & (col["last"] == 1)) | dwc | vec | (op == Opcode.LOAD)
-    out["reads"] = np.where(reads_a, 1 << col["a_group"], 0) | np.where(pair, 1 << col["b_group"], 0)
-    out["writes"] = np.where(writes, 1 << col["d_group"], 0)
+    group_a, group_b = np.left_shift(1, col["a_group"]), np.left_shift(1, col["b_group"])
+    out["reads"] = np.where(reads_a, group_a, 0)
+    out["reads"][pair] |= group_b[pair]
+    out["writes"] = np.where(writes, np.left_shift(1, col["d_group"]), 0)
 
-    load, fill, save = op == Opcode.LOAD, op == Opcode.FILL, op == Opcode.SAVE
-    dma = load | fill | save
+    moves = (op == Opcode.LOAD) | (op == Opcode.SAVE)  # with runs; FILL is one
+    dma = moves | (op == Opcode.FILL)
     base = np.zeros(4, np.int64)
     for region, start in region_bases(program).items():
         base[region] = start
-    runs = {k: np.where(load | save, col[k], 1) for k in ("runs1", "runs2")}
+    runs = {k: np.where(moves, col[k], 1) for k in ("runs1", "runs2")}
     length, stride1, stride2 = col["run_bytes"].copy(), col["stride1"], col["stride2"]
     inner = (runs["runs1"] == 1) | (stride1 == length)
     length = np.where(inner, length * runs["runs1"], length)
