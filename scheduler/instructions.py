@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.arch import Arch
-from ..ir.errors import InvariantError, ScheduleError
+from ..ir.errors import InvariantError, ProgramError, ScheduleError
 from ..ir.graph import Add, Concat, Graph, Mul, Pool, PRelu, Resize, Slice, Table
 from ..ir.isa import Memory, Opcode, Region, VecOp, instruction
 from ..ir.layout import blocks, tail
@@ -172,6 +173,11 @@ class Builder:
         actions = []
         for b0, b1 in self._span(s.chunk, only, blocks(o, oc)):
             first_c = part.offset + b0 * oc
+            if part.depthwise and first_c % lanes:
+                raise ProgramError(
+                    f"{layer.name}: chunk {s.chunk} begins at channel {first_c}, in the middle of a block of {lanes}; a depthwise layer "
+                    f"on the array takes chunks of whole blocks: a multiple of {lanes // math.gcd(lanes, oc)}"
+                )
             target = out.operand(
                 "d", part.origin[0] + part.step[0] * r0, part.origin[1] + part.step[1] * c0, first_c // lanes
             )

@@ -153,7 +153,7 @@ def _last_use(tiling: TileProgram, first: int, tensor: str) -> int:
         for s in tiling.groups[g].statements:
             if s.tensor == tensor and s.ring is not None:
                 return last
-            if tensor in s.sources or (s.kind == "save" and s.tensor == tensor):
+            if (tensor in s.sources and s.kind != "view") or (s.kind == "save" and s.tensor == tensor):
                 last = g
     return last
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -234,9 +235,10 @@ class _Planner:
         busy = self.costing.busy(layer, shape[0], shape[1])
         pieces = max(1, min(_CHUNKS, busy // _LEAST_BUSY))
         chunk = min(fits, -(-total // pieces))
-        step = self.arch.lanes // _gcd(self.arch.lanes, self.arch.conv.oc)
-        if layer.engine != Engine.DWC and chunk > step:
-            chunk = chunk // step * step
+        step = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
+        diagonal = layer.engine == Engine.CONV and any(part.depthwise for part in layer.parts)
+        if layer.engine == Engine.CONV and (chunk > step or diagonal):
+            chunk = max(1, chunk // step) * step  # whole map blocks
         return 0 if chunk >= total else chunk
 
     def _tiled(
@@ -361,11 +363,4 @@ class _Misfit:
 
     spill: str | None = None
     group: int | None = None
-
-
-def _gcd(a: int, b: int) -> int:
-    while b:
-        a, b = b, a % b
-    return a
-
 

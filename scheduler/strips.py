@@ -74,7 +74,7 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
 
     for layer in reversed(layers):
         t = layer.output
-        if t == driver and not layer.reduces:
+        if t == driver and layer is layers[-1]:
             need[t][1:] = np.minimum(np.arange(1, count + 1) * rows, height[t])
         elif layer.reduces:
             need[t][count] = height[t]
