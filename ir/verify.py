@@ -110,6 +110,14 @@ def _record_bytes(c: Columns, arch: Arch) -> Column:
     return np.asarray(c["records"] * each, np.int64)
 
 
+def _written(c: Columns, axis: str) -> Column:
+    """Rows or columns from the first to the last that an instruction writes."""
+    of_load, others = ("height", "out_h") if axis == "y" else ("width", "out_w")
+    step = np.where(c["opcode"] == Opcode.CONV, c[f"step_{axis}"], 1)
+    count = np.where(c["opcode"] == Opcode.LOAD, c[of_load], c[others])
+    return np.asarray((count - 1) * step + 1, np.int64)
+
+
 def _mode_known(c: Columns, arch: Arch) -> Column:
     built = np.array([int(m in arch.rounding) for m in MODES] + [0], np.int64)
     return np.asarray(built[c["mode"]], np.int64)
@@ -177,6 +185,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "bytes that the rows give", _SAVE, lambda c, arch: c["blocks"] * c["height"] * c["width"] * c["take"], "==",
         lambda c, arch: c["runs1"] * c["runs2"] * c["run_bytes"], "runs and rows describe the same stream",
+    ),
+    Rule(
+        "d_rows", _COMPUTE, _field("d_rows"), ">=", lambda c, arch: _written(c, "y"),
+        "rows that the ring does not have would overwrite the first ones: use a smaller tile or a taller ring",
+    ),
+    Rule(
+        "d_pitch", lambda c: _OPERANDS["d"](c) & (_written(c, "y") > 1), _field("d_pitch"), ">=",
+        lambda c, arch: _written(c, "x"), "rows would overwrite each other: set them further apart",
     ),
     Rule("region", _SAVE, _field("region"), "==", _number(Region.MAPS), "only the maps region is written"),
     Rule("region", _either(_LOAD, _is(Opcode.FILL)), _field("region"), "<=", _number(2), "regions are 0, 1, 2"),
