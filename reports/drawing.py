@@ -130,8 +130,8 @@ def _roofs(x: Log, y: Log, roofs: dict[str, float], memory: tuple[str, float], r
             tag(
                 "text",
                 f"{name} {short(rate)} GB/s",
-                class_="note halo",
-                transform=f"translate({x1 + 16:.1f} {y1 + (y2 - y1) / (x2 - x1) * 16 - 7:.1f}) rotate({turn:.2f})",
+                class_="note halo middle",
+                transform=f"translate({(x1 + x2) / 2 - 4:.1f} {(y1 + y2) / 2 - 6:.1f}) rotate({turn:.2f})",
             )
         )
     else:

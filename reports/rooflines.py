@@ -7,7 +7,7 @@ Energy", IPDPS 2013. A MAC counts 2 operations on every axis.
 
 from __future__ import annotations
 
-from math import atan, degrees, isfinite
+from math import atan, degrees, isfinite, sqrt
 from typing import TYPE_CHECKING
 
 from .accounts import ENGINE_TITLES, LayerAccount, accounts, peak_macs
@@ -98,7 +98,8 @@ def _roofs(axes: Axes, result: Result, memory: str, bandwidth: float, intensitie
             fontsize=8,
             color=ENGINES[engine],
         )
-    at = max(low, axes.get_ylim()[0] / bandwidth) * 1.6
+    start = max(low, axes.get_ylim()[0] / bandwidth)
+    at = sqrt(start * top / bandwidth) if top / bandwidth > 4 * start else start * 1.1
     axes.text(
         at,
         at * bandwidth * 1.15,
@@ -193,11 +194,11 @@ def energy_roofline(result: Result, figure: Figure) -> None:
     xs = [low * (high / low) ** (i / 200) for i in range(201)]
     axes.plot(xs, [line.at(x) for x in xs], color=INK, linewidth=1.6, zorder=4)
     axes.plot(xs, [line.dynamic(x) for x in xs], color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)), zorder=2)
-    axes.annotate(
-        "without static energy, as the layers are",
-        (xs[-1], line.dynamic(xs[-1])),
-        textcoords="offset points",
-        xytext=(-2, -11),
+    axes.text(
+        0.99,
+        0.02,
+        "dotted: without static energy, as the layers are",
+        transform=axes.transAxes,
         ha="right",
         fontsize=8,
         color=MUTED,
