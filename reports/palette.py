@@ -44,7 +44,7 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     """A number with a prefix, for reading: never for a file that a program reads.
 
     >>> si(300_774_272, "MAC"), si(0.00042, "J"), si(0, "B")
-    ('301 MMAC', '0.42 mJ', '0 B')
+    ('301 MMAC', '420 µJ', '0 B')
     """
     if not isfinite(value):
         return f"∞ {unit}".rstrip()
