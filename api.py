@@ -3,7 +3,7 @@
 >>> import tilewright as tw
 >>> compiled = tw.compile("zoo:tiny", "b512", synthetic_calibration=True)
 >>> result = compiled.simulate()
->>> result.simulation.bounds.bound_cycles <= result.total.cycles
+>>> result.total.bounds.bound_cycles <= result.total.estimate_cycles <= result.total.cycles
 True
 """
 
