@@ -28,12 +28,12 @@ app = App(
     ),
     help_epilogue=(
         "Examples:\n\n"
-        "- `tilewright demo`\n"
-        "- `tilewright check model.onnx`\n"
-        "- `tilewright compile model.onnx --calibration photos/ --arch b1024 --board ultra96v2 -o out`\n"
-        "- `tilewright simulate out --dram fixed:16`"
+        "  tilewright demo\n"
+        "  tilewright check model.onnx\n"
+        "  tilewright compile model.onnx --calibration photos/ --arch b1024 -o out\n"
+        "  tilewright simulate out --dram fixed:16"
     ),
-    help_format="markdown",
+    help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` says what Ctrl-C left behind
 )
 
@@ -42,47 +42,47 @@ _VERBS = (
         "demo",
         "cli_demo",
         "MobileNetV2 through the whole tool: one screen, no file and no network needed.",
-        "- `tilewright demo`\n- `tilewright demo --board zcu102 --set clock_mhz=250 --json`",
+        "  tilewright demo\n  tilewright demo --board zcu102 --set clock_mhz=250 --json",
     ),
     (
         "check",
         "cli_frontend",
         "Which operators run on the DPU, which on the host, and why; before any work.",
-        "- `tilewright check model.onnx`\n- `tilewright check model.onnx --input-shape 1x3x224x224 --json`",
+        "  tilewright check model.onnx\n  tilewright check model.onnx --input-shape 1x3x224x224 --json",
     ),
     (
         "quantize",
         "cli_frontend",
         "Make the int8 network once, with the signal to noise ratio of each layer.",
-        "- `tilewright quantize model.onnx --calibration photos/ -o model.npz`\n"
-        "- `tilewright quantize model.onnx --calibration x.npy --ranges percentile --equalise`",
+        "  tilewright quantize model.onnx --calibration photos/ -o model.npz\n"
+        "  tilewright quantize model.onnx --calibration x.npy --ranges percentile --equalise",
     ),
     (
         "compile",
         "cli_compile",
         "Quantise, schedule, simulate and report.",
-        "- `tilewright compile model.onnx --calibration photos/ -o out`\n"
-        "- `tilewright compile zoo:resnet50 --synthetic-calibration --arch b2304 --set maps.kib=768`\n"
-        "- `tilewright compile model.npz --dram banked:DDR4-2400x64 --objective energy --verify --json`",
+        "  tilewright compile model.onnx --calibration photos/ -o out\n"
+        "  tilewright compile zoo:unet --synthetic-calibration --set maps.kib=768\n"
+        "  tilewright compile model.npz --dram banked:DDR4-2400x64 --verify --json",
     ),
     (
         "simulate",
         "cli_compile",
         "Simulate a compiled folder again, on another memory or machine.",
-        "- `tilewright simulate out --dram fixed:16,40`\n- `tilewright simulate out --arch b1024 -o out-b1024`",
+        "  tilewright simulate out --dram fixed:16,40\n  tilewright simulate out --arch b1024 -o out-b1024",
     ),
     (
         "run",
         "cli_run",
         "Values: execute the program on the emulated machine, bit for bit.",
-        "- `tilewright run out --input image.npy --compare`\n"
-        "- `tilewright run out --input left=a.npy --input right=b.npy -o outputs.npz`",
+        "  tilewright run out --input image.npy --compare\n"
+        "  tilewright run out --input left=a.npy --input right=b.npy -o outputs.npz",
     ),
     (
         "report",
         "cli_compile",
         "Write the report of a compiled folder again.",
-        "- `tilewright report out --open`",
+        "  tilewright report out --open",
     ),
 )
 for _verb, _module, _text, _examples in _VERBS:

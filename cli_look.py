@@ -18,12 +18,12 @@ __all__ = ["arch", "board", "doctor"]
 arch = App(
     name="arch",
     help="Machines.",
-    help_epilogue="Examples:\n\n- `tilewright arch list`\n- `tilewright arch show b1024 > mine.toml`",
+    help_epilogue="Examples:\n\n  tilewright arch list\n  tilewright arch show b1024 > mine.toml",
 )
 board = App(
     name="board",
     help="Boards.",
-    help_epilogue="Examples:\n\n- `tilewright board list`\n- `tilewright board show kv260`",
+    help_epilogue="Examples:\n\n  tilewright board list\n  tilewright board show kv260",
 )
 
 
