@@ -171,6 +171,7 @@ _KEY = itemgetter(COLUMNS["opcode"], COLUMNS["func"])
 
 def _steps(memories: Memories) -> dict[tuple[int, int], Callable[[list[int]], int | None]]:
     """What to do with an instruction of each opcode and function; DRAM steps return the bytes they moved."""
+    from . import emulate_dram as d
     from . import emulate_kernels as k
 
     m = memories
@@ -194,11 +195,11 @@ def _steps(memories: Memories) -> dict[tuple[int, int], Callable[[list[int]], in
     fill, vec = Opcode.FILL, Opcode.VEC
     pair = f"{dst} {src} {second} {extent} blocks {numbers} zb broadcast"
     return {
-        (Opcode.LOAD, 0): dram_step(k.load, m.maps, f"{dst} {runs} step fold fold_pad row_bytes za"),
-        (fill, Memory.WEIGHTS): dram_step(k.fill_weights, m.weights, record),
-        (fill, Memory.DEPTHWISE): dram_step(k.fill_depthwise, m.depthwise, record),
-        (fill, Memory.TABLES): dram_step(k.fill_tables, m.tables, "address m_base records"),
-        (fill, Memory.VECTOR): dram_step(k.fill_vector, m.vector, "address run_bytes m_base"),
+        (Opcode.LOAD, 0): dram_step(d.load, m.maps, f"{dst} {runs} step fold fold_pad row_bytes za"),
+        (fill, Memory.WEIGHTS): dram_step(d.fill_weights, m.weights, record),
+        (fill, Memory.DEPTHWISE): dram_step(d.fill_depthwise, m.depthwise, record),
+        (fill, Memory.TABLES): dram_step(d.fill_tables, m.tables, "address m_base records"),
+        (fill, Memory.VECTOR): dram_step(d.fill_vector, m.vector, "address run_bytes m_base"),
         (Opcode.CONV, 0): step(
             k.conv,
             (m.maps, m.weights, m.tables, m.accumulators),
@@ -228,7 +229,7 @@ def _steps(memories: Memories) -> dict[tuple[int, int], Callable[[list[int]], in
             (m.maps, m.vector),
             f"{dst} {src} {extent} blocks {numbers} in_h in_w origin scale v_base v_cols bilinear",
         ),
-        (Opcode.SAVE, 0): dram_step(k.save, m.maps, f"{src} {runs}"),
+        (Opcode.SAVE, 0): dram_step(d.save, m.maps, f"{src} {runs}"),
     }
 
 

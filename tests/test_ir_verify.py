@@ -11,7 +11,8 @@ from tilewright.ir.arch import Arch
 from tilewright.ir.errors import ProgramError
 from tilewright.ir.hazards import assign_waits
 from tilewright.ir.isa import COLUMNS, Memory, Opcode, Program, Region, VecOp, instruction
-from tilewright.ir.verify import RULES, verify
+from tilewright.ir.rules import RULES
+from tilewright.ir.verify import verify
 
 ARCH = Arch.model_validate(
     {
