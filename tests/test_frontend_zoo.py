@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, shape_inference
+from tilewright import frontend
 from tilewright.frontend import zoo
 from tilewright.frontend.zoo_blocks import synthetic_images
 from tilewright.ir.errors import ModelError
@@ -101,6 +102,17 @@ def test_no_channel_is_dead_and_none_explodes_on_an_unseen_image(name: str) -> N
             assert 0.05 < value.std() < 10, tensor
             alive = value.reshape(value.shape[1], -1).std(axis=1) > 1e-2 * value.std()
             assert alive.mean() > 0.5, tensor
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "shufflenet_v2"])
+def test_int8_keeps_what_a_layer_says(name: str) -> None:
+    """Noise does not grow with depth until nothing is left: every layer keeps 10 dB, half of them 20 dB."""
+    network = frontend.load(zoo.build(name, resolution=96))
+    images = synthetic_images((4, 3, 96, 96), seed=9)
+    model = frontend.quantize(network, frontend.Calibration.from_arrays({"input": images}, network))
+    ratios = list(model.sqnr_db.values())
+    assert min(ratios) > 10
+    assert np.median(ratios) > 20
 
 
 def test_folding_the_batch_norms_does_not_change_the_output() -> None:
