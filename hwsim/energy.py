@@ -110,7 +110,7 @@ def _dram_row(spec: DramSpec, board: Board | None) -> tuple[dict[str, Any], int,
     return row, part.bits if part is not None else int(row["bits"]), kind
 
 
-def energy(  # noqa: PLR0917
+def energy(
     actions: dict[str, int],
     dram: DramCounts,
     cycles: int,

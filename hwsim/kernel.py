@@ -16,7 +16,6 @@ allows others only at later cycles, or at the same cycle to actors later in the 
 """
 
 # mypy: disable-error-code="untyped-decorator, no-any-return, assignment, arg-type"
-# ruff: noqa: PLR0917 - a kernel takes every number as an argument; a machine is one loop
 
 from __future__ import annotations
 
@@ -205,6 +204,16 @@ _C_FETCH, _C_QUEUE, _C_PORT, _C_DRAM = 7, 8, 6, 9
 
 
 @njit(cache=True)
+def _hold(owner: _Array, release: _Array, row: _Array, e: int, reads_until: int, writes_until: int) -> None:
+    """Engine `e` owns the ports of instruction `row`."""
+    for group in range(owner.shape[1]):
+        if row[_READS] >> group & 1:
+            owner[0, group], release[0, group] = e, reads_until
+        if row[_WRITES] >> group & 1:
+            owner[1, group], release[1, group] = e, writes_until
+
+
+@njit(cache=True)
 def run(
     table: _Array,
     by_engine: _Array,
@@ -238,9 +247,8 @@ def run(
     free = np.zeros(5, np.int64)  # cycle at which the engine can start another
     given = np.full(5, -1, np.int64)  # cycle of its last token
     count = np.zeros(5, np.int64)
-    for i in range(n):
-        if table[i, _ENGINE] >= 0:
-            count[table[i, _ENGINE]] += 1
+    for e in range(5):
+        count[e] = (table[:, _ENGINE] == e).sum()
     owner = np.full((2, p[_MAP_GROUPS]), -1, np.int64)  # read ports, write ports
     release = np.zeros((2, p[_MAP_GROUPS]), np.int64)
     blocked_by_fetch = np.zeros(n, np.int64)
@@ -248,29 +256,21 @@ def run(
     # Fetch and dispatch.
     per_group = p[_FETCH_BYTES] // _WORD
     fetch_total = (n + per_group - 1) // per_group * p[_FETCH_BYTES]
-    fetch_at, fetch_next, fetch_port, dispatched, dispatch_next = (
-        np.int64(0),
-        np.int64(0),
-        np.int64(0),
-        0,
-        np.int64(0),
-    )
+    fetch_at = fetch_next = fetch_port = dispatched = dispatch_next = 0
     available = np.full(n, _INF, np.int64)
 
     # DMA: index 0 the issue side of LOAD, 1 of SAVE.
     window = p[_OUTSTANDING] * p[_PORTS]
     slots = np.zeros((2, window), np.int64)  # when the burst that had this slot was consumed or completed
     port_free = np.zeros((2, p[_PORTS]), np.int64)
-    bursts = np.zeros(2, np.int64)
-    now_doing = np.full(2, -1, np.int64)
+    bursts, now_doing = np.zeros(2, np.int64), np.full(2, -1, np.int64)
     offset, r1, r2 = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     issue_next, moved = np.zeros(2, np.int64), np.zeros(2, np.int64)  # moved: consumed or gathered up to here
     completed = 0
     limits = np.zeros((2, 3), np.int64)  # of the instruction that issues: queued, tokens, port
     reasons = np.full((2, 3), _C_PORT, np.int64)
 
-    end_at = 0
-    left = n
+    end_at, left = 0, n
     while left > 0:
         best, actor = _INF, -1
         # 0: FETCH
@@ -319,12 +319,9 @@ def run(
                     token = times[by_engine[o, wait - 1], 3]
                     t = max(t, token + 1 if token >= 0 else _INF)
             for kind in range(2):
-                mask, group = table[i, _READS + kind], 0
-                while mask:
-                    if mask & 1 and owner[kind, group] != e and owner[kind, group] >= 0:
+                for group in range(p[_MAP_GROUPS]):
+                    if table[i, _READS + kind] >> group & 1 and owner[kind, group] not in (e, -1):
                         t = max(t, release[kind, group])
-                    mask >>= 1
-                    group += 1
             if t < best:
                 best, actor = t, 4 + e
 
@@ -396,13 +393,7 @@ def run(
                 times[i, 3] = given[e] = max(tail, given[e] + 1)
                 free[e] = t + 1 if d == 0 else t
                 totals[e, 1] = moved[d]
-                for kind in range(2):
-                    mask, group = table[i, _READS + kind], 0
-                    while mask:
-                        if mask & 1:
-                            release[kind, group] = t if kind == 0 else times[i, 3]
-                        mask >>= 1
-                        group += 1
+                _hold(owner, release, table[i], e, t, times[i, 3])
                 left -= 1
         elif actor == 3:
             blocked_by_fetch[dispatched] = t == available[dispatched]
@@ -452,15 +443,7 @@ def run(
                 times[i, 2] = free[e]
                 times[i, 3] = given[e] = max(free[e] + table[i, _TAIL], given[e] + 1)
                 left -= 1
-            for kind in range(2):
-                mask, group = table[i, _READS + kind], 0
-                while mask:
-                    if mask & 1:
-                        until = _INF if dma else (free[e] if kind == 0 else times[i, 3])
-                        owner[kind, group] = e
-                        release[kind, group] = until
-                    mask >>= 1
-                    group += 1
+            _hold(owner, release, table[i], e, _INF if dma else free[e], _INF if dma else times[i, 3])
     cycles = end_at
     for e in range(5):
         cycles = max(cycles, given[e])

@@ -144,7 +144,7 @@ def resources(arch: Arch, board: Board | None = None) -> tuple[ResourceUse, ...]
     """What all cores of a design use, and what the board has.
 
     >>> [r.used for r in resources(Arch.preset("b512-nodw")) if r.resource == "DSP"]
-    [208]
+    [192]
     """
     n = arch.cores
     bram, uram = _memories(arch, board.uram // n if board is not None else 0)

@@ -260,7 +260,7 @@ def simulate(
     )
 
 
-def _layers(  # noqa: PLR0917
+def _layers(
     program: Program,
     arch: Arch,
     found: Trace,

@@ -10,7 +10,6 @@ file only, can never hold a number from another one.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-any-return"
-# ruff: noqa: PLR0917 - a kernel takes every number as an argument
 
 from __future__ import annotations
 

@@ -14,9 +14,7 @@ ARCH = Arch.preset("b4096")
 NO_DWC = Arch.preset("b4096-nodw")
 
 
-def conv(  # noqa: PLR0917
-    name: str, source: str, c_in: int, c_out: int, k: int = 1, stride: int = 1, groups: int = 1
-) -> Conv:
+def conv(name: str, source: str, c_in: int, c_out: int, k: int = 1, stride: int = 1, groups: int = 1) -> Conv:
     """A convolution that keeps the size, but for its stride."""
     pad = k // 2
     return Conv(
