@@ -117,6 +117,18 @@ class Layer:
     mode: RoundingMode = "f32"
     reduces: bool = False
     """Global pooling: takes its input strip by strip and has its one output pixel after the last."""
+    memo: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict, repr=False)
+
+    def reach(self, k: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of input `k` behind each of `height` output rows, as two rising arrays.
+
+        The first row that output rows y, y + 1, ... still read, and the row after the last that rows 0..y read.
+        """
+        if (k, height) not in self.memo:
+            spans = np.array([self.needs(k, y, y + 1) for y in range(height)], np.int64).reshape(-1, 2)
+            first = np.minimum.accumulate(spans[::-1, 0])[::-1]
+            self.memo[k, height] = (first, np.maximum.accumulate(spans[:, 1]))
+        return self.memo[k, height]
 
 
 def make_layers(graph: Graph, arch: Arch, *, fold_tables: bool = True) -> tuple[Layer, ...]:

@@ -108,9 +108,10 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
         actions += _Walk(group, graph, arch, named, index, state, builder).actions()
     stream = fill_memories(actions, arch)
     rows = np.array([*(a.row for a in stream), instruction(Opcode.END)], np.int64)
+    image = builder.image()
     program = Program(
-        assign_waits(rows, arch),
-        builder.image(),
+        assign_waits(rows, arch, image),
+        image,
         state.maps_bytes,
         arch.design_hash,
         np.array([*(a.layer for a in stream), -1], np.int32),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
@@ -31,6 +31,8 @@ _RESIDENT_SHARE = 0.3
 """Share of the map memory up to which dynamic programming takes a map between groups to stay on chip; placement decides."""
 _CHUNKS = 4
 """Output chunks of a layer whose weights stream: the next chunk loads, and a depthwise layer starts, behind the first."""
+_TILES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Column tiles tried for maps whose rows are too wide."""
 _LEAST_BUSY = 256
 """Cycles below which an instruction is not cut further: start-up and drain are about 30."""
 
@@ -93,7 +95,7 @@ class _Planner:
             for t in dict.fromkeys(layer.inputs):
                 self.readers[t].append(i)
         self.spilled = {t for t in graph.tensors if not self._may_stay(t)}
-        self.memo: dict[tuple[object, ...], Candidate | None] = {}
+        self.memo: dict[tuple[object, ...], list[Candidate]] = {}
 
     def _may_stay(self, tensor: str) -> bool:
         """A map can stay on chip between groups: it is made here, fits a map group, and no view needs it in DRAM."""
@@ -162,14 +164,17 @@ class _Planner:
     def _best(self, i: int, j: int, stay: set[str], room: int | None = None) -> Candidate | None:
         """The best candidate for layers i..j-1 if the maps in `stay` are on chip; `room`: map words to be had."""
         touched = frozenset(t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay)
-        key = (i, j, touched, room)
+        key = (i, j, touched)
         if key not in self.memo:
-            self.memo[key] = self._search(i, j, set(touched), room)
-        return self.memo[key]
+            self.memo[key] = self._search(i, j, set(touched))
+        if room is None:
+            sources = sum(self.costing.map_words(t) for t in touched - self._outside(i, j))
+            room = self.arch.group_words * self.arch.maps.groups * 9 // 10 - sources
+        return next((c for c in self.memo[key] if c.least_words <= room), None)
 
-    def _search(self, i: int, j: int, stay: set[str], room: int | None) -> Candidate | None:
+    def _search(self, i: int, j: int, stay: set[str]) -> list[Candidate]:
+        """All candidates for layers i..j-1, best first; column tiles only where nothing else is possible."""
         layers, costing = self.layers[i:j], self.costing
-        capacity = self.arch.group_words * self.arch.maps.groups * 9 // 10 if room is None else room
         outputs = self._outside(i, j)
         kept = stay & outputs
         saves = tuple(
@@ -178,35 +183,32 @@ class _Planner:
             if layer.output in outputs
             and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
         )
-        sources = sum(costing.map_words(t) for t in stay if t not in outputs)
+        on_chip = kept | (stay - {layer.output for layer in layers})
         height = self.graph.tensors[strip_driver(layers)].shape[0]
         width = self.graph.tensors[layers[-1].output].shape[1]
-        best: Candidate | None = None
-        for rows in self._heights(height, len(layers)):
-            for settings in self._settings(layers, rows, height, width):
-                c = costing.candidate(layers, outputs, kept | (stay - {x.output for x in layers}), saves, rows, **settings)
-                if c is None or c.least_words + (sources if room is None else 0) > capacity:
-                    continue
-                if best is None or self._value(c) < self._value(best):
-                    best = c
-        if best is None and len(layers) == 1:
-            best = self._tiled(layers, outputs, saves, height, width, capacity, kept | (stay - {x.output for x in layers}))
-        return best
+        found = [
+            c
+            for rows in self._heights(height, len(layers))
+            for settings in self._settings(layers, rows, height)
+            if (c := costing.candidate(layers, outputs, on_chip, saves, rows, **settings)) is not None
+        ]
+        if len(layers) == 1:
+            found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
+        return sorted(found, key=self._value)
 
     def _heights(self, height: int, count: int) -> list[int]:
         if count > 1 and self.options.strip_rows:
             return [min(self.options.strip_rows, height)]
         return [h for h in self.costing.heights(height) if count == 1 or h < height]
 
-    def _settings(self, layers: tuple[Layer, ...], rows: int, height: int, width: int) -> list[dict[str, object]]:
+    def _settings(self, layers: tuple[Layer, ...], rows: int, height: int) -> list[dict[str, Any]]:
         """Residency, order and chunks worth trying for this strip height."""
-        del width
         single = len(layers) == 1
         strips = -(-height // rows)
         chunk = {layer.name: self._chunk(layer) for layer in layers}
         if strips == 1:
             return [{"resident": False, "chunk": chunk}]
-        settings: list[dict[str, object]] = [{"resident": True}]
+        settings: list[dict[str, Any]] = [{"resident": True}]
         if single and layers[0].engine == Engine.CONV:
             settings.append({"resident": False, "chunk": chunk})
             if self._aligned(layers[0], chunk[layers[0].name]):
@@ -242,24 +244,29 @@ class _Planner:
         return 0 if chunk >= total else chunk
 
     def _tiled(
-        self, layers: tuple[Layer, ...], outputs: set[str], saves: tuple[str, ...], height: int, width: int, capacity: int, stay: set[str]
-    ) -> Candidate | None:
-        """Column tiles for a map whose rows are too wide for a map group."""
-        for parts in (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
+        self, layers: tuple[Layer, ...], outputs: set[str], height: int, width: int, stay: set[str], whole: list[Candidate]
+    ) -> list[Candidate]:
+        """Column tiles, where no candidate of whole rows takes less than half of the map memory."""
+        half = self.arch.group_words * self.arch.maps.groups // 2
+        if any(c.least_words <= half for c in whole) or layers[0].reduces:
+            return []
+        found: list[Candidate] = []
+        for parts in _TILES:
             cols = -(-width // parts)
             if cols >= self.arch.conv.pixels:
                 cols = -(-cols // self.arch.conv.pixels) * self.arch.conv.pixels
-            best: Candidate | None = None
-            for rows in self._heights(height, 1):
-                for settings in self._settings(layers, rows, height, width):
-                    if settings.get("order") == "chunks":
-                        continue
-                    c = self.costing.candidate(layers, outputs, stay - outputs, (layers[0].output,), rows, cols=cols, **settings)  # type: ignore[arg-type]
-                    if c is not None and c.least_words <= capacity and (best is None or self._value(c) < self._value(best)):
-                        best = c
-            if best is not None:
-                return best
-        return None
+            if cols >= width:
+                continue
+            found += [
+                c
+                for rows in self._heights(height, 1)
+                for settings in self._settings(layers, rows, height)
+                if settings.get("order") != "chunks"
+                and (c := self.costing.candidate(layers, outputs, stay, (layers[0].output,), rows, cols=cols, **settings)) is not None
+            ]
+            if any(c.least_words <= half // 4 for c in found):
+                break
+        return found
 
     # -- placement ---------------------------------------------------------------------------------------------------
     def _place(self, groups: list[list[int]]) -> list[Group] | _Misfit:

@@ -18,6 +18,8 @@ from ..ir.graph import Graph
 from ..ir.isa import Engine
 from .layers import Layer
 
+_NEVER = 1 << 30
+
 __all__ = ["Strips", "plan_strips", "strip_driver"]
 
 
@@ -82,15 +84,13 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
             need[t][1:] = -(-height[t] * np.arange(1, count + 1) // count)
         if t in outputs:
             need[t][count] = height[t]
-        for s in range(count):
-            low, high = int(need[t][s]), int(need[t][s + 1])
+        for k, source in enumerate(layer.inputs):
             if layer.reduces:
-                need[layer.inputs[0]][s + 1] = max(need[layer.inputs[0]][s + 1], min((s + 1) * rows, height[layer.inputs[0]]))
-            elif high > low:
-                for k, source in enumerate(layer.inputs):
-                    need[source][s + 1] = max(need[source][s + 1], layer.needs(k, low, high)[1])
-        for source in layer.inputs:
-            np.maximum.accumulate(need[source], out=need[source])
+                want = np.minimum(np.arange(1, count + 1) * rows, height[source])
+            else:
+                _, stop = layer.reach(k, height[t])
+                want = np.where(need[t][1:] > 0, stop[np.maximum(need[t][1:] - 1, 0)], 0)
+            np.maximum(need[source][1:], want, out=need[source][1:])
 
     stage: dict[str, int] = {}
     engine: dict[str, Engine | None] = {}
@@ -106,23 +106,18 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
             stage[t] = min(stage[layer.output] for layer in readers[t])
 
     ring, slack = {}, {}
+    steps = np.arange(count + max(stage.values(), default=0))
     for t in height:
-        fewest = most = 1
-        for step in range(count + max(stage.values(), default=0)):
-            have = int(need[t][min(max(step - stage[t] + 1, 0), count)])
-            ahead = int(need[t][min(max(step - stage[t] + 2, 0), count)])
-            low = have
-            for layer in readers[t]:
-                strip = step - stage[layer.output]
-                if layer.reduces:
-                    first = int(need[t][min(max(strip, 0), count)])
-                else:
-                    first = _first_row(layer, t, need[layer.output], max(strip, 0), count)
-                low = min(low, first)
-            if t in made:  # what this very step makes is in the ring too
-                low = min(low, int(need[t][min(max(step - stage[t], 0), count)]))
-            fewest, most = max(fewest, have - low), max(most, ahead - low)
-        ring[t], slack[t] = min(fewest, height[t]), min(max(most, fewest), height[t])
+        after = need[t][_within(steps - stage[t] + 1, count)]
+        ahead = need[t][_within(steps - stage[t] + 2, count)]
+        low = after.copy()
+        for layer in readers[t]:
+            strip = _within(steps - stage[layer.output], count)
+            np.minimum(low, _first_row(layer, t, need, strip, count), out=low)
+        if t in made:  # what this very step makes is in the ring too
+            np.minimum(low, need[t][_within(steps - stage[t], count)], out=low)
+        ring[t] = min(max(1, int((after - low).max())), height[t])
+        slack[t] = min(max(ring[t], int((ahead - low).max())), height[t])
     return Strips(rows, count, need, stage, ring, slack)
 
 
@@ -131,10 +126,21 @@ def strip_driver(layers: tuple[Layer, ...]) -> str:
     return layers[-1].inputs[0] if layers[-1].reduces else layers[-1].output
 
 
-def _first_row(layer: Layer, tensor: str, need: NDArray[np.int64], strip: int, count: int) -> int:
-    """First row of `tensor` that the layer still reads at this strip or later; beyond the map when none."""
-    for s in range(strip, count):
-        low, high = int(need[s]), int(need[s + 1])
-        if high > low:
-            return min(layer.needs(k, low, high)[0] for k, source in enumerate(layer.inputs) if source == tensor)
-    return 1 << 30
+def _within(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    return np.minimum(np.maximum(index, 0), most)
+
+
+def _first_row(
+    layer: Layer, tensor: str, need: dict[str, NDArray[np.int64]], strip: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """First row of `tensor` that the layer still reads from each strip on; beyond the map when none."""
+    if layer.reduces:
+        return need[tensor][strip]
+    made = need[layer.output]
+    height = int(made[count])
+    first = np.full(len(strip), _NEVER)
+    for k, source in enumerate(layer.inputs):
+        if source == tensor and height:
+            reads, _ = layer.reach(k, height)
+            first = np.minimum(first, np.where(made[strip] < height, reads[np.minimum(made[strip], height - 1)], _NEVER))
+    return first
