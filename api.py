@@ -10,8 +10,9 @@ True
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ __all__ = [
     "simulate",
 ]
 
+PREDICTION_SCHEMA = "tilewright.prediction/1"
+"""Raised whenever a key changes its meaning."""
 ZOO = "zoo:"
 """A model's name may start with this: a network that `tilewright.zoo` builds in code."""
 
@@ -256,6 +259,14 @@ class Prediction:
     def utilization(self) -> float:
         """MACs over what the array alone could do in the same cycles."""
         return self.macs / (self.estimate_cycles * self.macs_per_cycle)
+
+    def to_json(self) -> str:
+        """JSON text with a ``schema`` key and the derived numbers beside the fields."""
+        derived = {name: getattr(self, name) for name in ("latency_ms", "fps", "utilization")}
+        return (
+            json.dumps({"schema": PREDICTION_SCHEMA, **asdict(self), **derived}, indent=1, sort_keys=True)
+            + "\n"
+        )
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import make_dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def test_claims_keep_their_order(compiled: tw.Compiled) -> None:
     assert total.bounds.bound_cycles <= total.estimate_cycles <= total.cycles
     prediction = tw.predict(compiled)
     assert (prediction.estimate_cycles, prediction.claim) == (total.estimate_cycles, "estimate")
+    told = json.loads(prediction.to_json())
+    assert (told["schema"], told["fps"]) == ("tilewright.prediction/1", prediction.fps)
 
 
 def test_every_byte_of_every_layer_equals_the_reference() -> None:
