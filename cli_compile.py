@@ -160,16 +160,9 @@ def deliver(
     from .reports import write
     from .stored import contents
 
+    on_stage("write the report")
     with written_whole(folder) as draft:
-        return tuple(
-            write(
-                result,
-                draft,
-                others=contents(compiled),
-                figures=figures,
-                progress=lambda name: on_stage(f"write {name}"),
-            )
-        )
+        return tuple(write(result, draft, others=contents(compiled), figures=figures))
 
 
 def answer(common: Common, result: Result, folder: Path) -> None:
