@@ -50,8 +50,8 @@ class Row:
     metric: str
     samples: int
     scores: dict[str, float]
-    agreement: float
-    """Share of samples on which the largest output of int8 (`f32`) is the same as in onnxruntime's run."""
+    agreement: float | None
+    """Share of samples whose class in int8 (`f32`) is that of onnxruntime's run; None where there are no classes."""
     lowest_sqnr: tuple[str, float] | None
     host: tuple[str, ...]
     seconds_a_frame: float
@@ -93,9 +93,16 @@ def measure(name: str, most: int) -> Row:
     models = {}
     outputs: dict[str, Outputs] = {}
     for mode in modes:
-        models[mode], outputs[mode] = int8_run(name, mode, inputs)
+        try:
+            models[mode], outputs[mode] = int8_run(name, mode, inputs)
+        except ModelError as error:
+            if mode == "f32":
+                raise
+            print(f"{name}, mode {mode}: {error}")
+            continue
         scores[mode] = grade(outputs[mode])
     spent = time.perf_counter() - start
+    classes = judge[0][0].ndim == 2
     same = [a[0].argmax() == b[0].argmax() for a, b in zip(outputs["f32"], judge, strict=True)]
     ratios = models["f32"].sqnr_db
     lowest = min(ratios.items(), key=lambda item: item[1]) if ratios else None
@@ -106,10 +113,10 @@ def measure(name: str, most: int) -> Row:
         task.metric,
         len(inputs),
         scores,
-        float(np.mean(same)),
+        float(np.mean(same)) if classes else None,
         lowest,
         counted,
-        spent / len(inputs) / len(modes),
+        spent / len(inputs) / len(models),
     )
 
 
@@ -121,7 +128,7 @@ def score(name: str, chosen: Any, reference: Outputs, outputs: Outputs) -> float
 def table(rows: list[Row]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| network | score (samples) | float | as found | int8 | int8, shift | same top-1 | lowest SQNR, dB | on the host |",
+        "| network | score (samples) | float | as found | int8 | int8, shift | same class | lowest SQNR, dB | on the host |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -132,12 +139,11 @@ def table(rows: list[Row]) -> str:
         ]
         if "dB" in row.metric:
             cells[0] = "–"
+        same = "–" if row.agreement is None else f"{row.agreement:.3f}"
         lowest = f"{row.lowest_sqnr[1]:.1f} ({row.lowest_sqnr[0]})" if row.lowest_sqnr else "–"
         host = ", ".join(row.host) or "none"
         metric = f"{row.metric.split(', n =')[0]} ({row.samples})"
-        lines.append(
-            f"| {row.network} | {metric} | {' | '.join(cells)} | {row.agreement:.3f} | {lowest} | {host} |"
-        )
+        lines.append(f"| {row.network} | {metric} | {' | '.join(cells)} | {same} | {lowest} | {host} |")
     return "\n".join(lines) + "\n"
 
 
@@ -168,7 +174,7 @@ def main() -> int:
         rows[name] = asdict(row)
         shown = ", ".join(f"{k} {v:.3f}" for k, v in row.scores.items())
         print(
-            f"{name}: {shown}; same top-1 {row.agreement:.3f} ({time.perf_counter() - start:.0f} s)",
+            f"{name}: {shown}; lowest SQNR {row.lowest_sqnr} ({time.perf_counter() - start:.0f} s)",
             flush=True,
         )
         store.write_text(json.dumps({n: rows[n] for n in TASKS if n in rows}, indent=1) + "\n")

@@ -147,7 +147,8 @@ def _words(seed: int, count: int) -> Array:
 
 # ---------------------------------------------------------------- text
 
-SCORED_FACES, CALIBRATION_FACES = ("DejaVuSans", "DejaVuSerif"), ("DejaVuSansMono", "STIXGeneral")
+SCORED_FACES = ("DejaVuSans", "DejaVuSerif")
+CALIBRATION_FACES = ("DejaVuSansMono", "STIXGeneral", "DejaVuSans-Oblique", "DejaVuSerif-Italic")
 
 
 def _texts(seed: int, count: int) -> list[str]:
@@ -426,7 +427,7 @@ TASKS = {
     ),
     "ocr_rec": Task(
         "1 - character error rate, 60 lines",
-        lambda: _lines(104, 32, CALIBRATION_FACES, 320, turn=False),
+        lambda: _lines(104, 64, CALIBRATION_FACES, 320, turn=False),
         lambda: _lines(105, 60, SCORED_FACES, 320, turn=False),
         _character_accuracy,
     ),
