@@ -78,7 +78,7 @@ class Emulation:
     read, written : dict of traffic class to int
         Bytes that LOAD and FILL took from DRAM and that SAVE put there, counted as they moved.
     fetched : int
-        Bytes of instruction words.
+        Bytes of instructions, in whole fetch groups.
     memories : Memories
         On-chip memories afterwards.
     """
@@ -163,7 +163,7 @@ def emulate(
         if observe is not None:
             observe(i, memories)
     read, written = (dict(zip(TRAFFIC, map(int, side), strict=True)) for side in counts)
-    return Emulation(memories.dram[Region.MAPS], read, written, len(words), memories)
+    return Emulation(memories.dram[Region.MAPS], read, written, program.fetch_bytes, memories)
 
 
 _KEY = itemgetter(COLUMNS["opcode"], COLUMNS["func"])

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ..ir.arch import Arch
-from ..ir.isa import COLUMNS, ENGINE_OF, WORD_BYTES, Engine, Opcode, Program, Region, VecOp
+from ..ir.isa import COLUMNS, ENGINE_OF, FETCH_BYTES, WORD_BYTES, Engine, Opcode, Program, Region, VecOp
 from ..ir.latency import (
     CONV_START,
     DISPATCH,
@@ -27,7 +27,7 @@ from ..ir.latency import (
     dwc_tail,
 )
 from .dram import DRAM_RESPONSE, DramSpec, dram_access
-from .simulation import FETCH_BYTES, region_bases
+from .simulation import region_bases
 
 __all__ = ["busy_and_tail", "oracle_times"]
 
@@ -183,7 +183,9 @@ def oracle_times(
         reads: set[int] = {row["a_group"]} if op not in {Opcode.LOAD, Opcode.FILL} else set()
         if op == Opcode.VEC and row["func"] in {VecOp.ADD, VecOp.MUL}:
             reads.add(row["b_group"])
-        silent = op in {Opcode.FILL, Opcode.SAVE} or (op == Opcode.CONV and not row["last"])
+        pool = op == Opcode.VEC and row["func"] in {VecOp.MAX, VecOp.AVG}
+        keeps = op == Opcode.CONV or pool
+        silent = op in {Opcode.FILL, Opcode.SAVE} or (keeps and not row["last"])
         return reads, set() if silent else {row["d_group"]}
 
     def taken(owner: dict[int, tuple[Engine, int | None]], groups: set[int], e: Engine, t: int) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..ir.arch import Arch
 from ..ir.errors import InvariantError, SimulationError
-from ..ir.isa import COLUMNS, WORD_BYTES, Engine, Opcode, Program, Region, VecOp
+from ..ir.isa import COLUMNS, FETCH_BYTES, Engine, Opcode, Program, Region, VecOp
 from ..ir.latency import DISPATCH, LOAD_START, LOAD_TAIL, SAVE_START, SAVE_TAIL
 from .bounds import bounds, program_bounds
 from .dram import DramCounts, DramSpec, dram_counts, parse
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from ..ir.board import Board
     from ..ir.graph import Graph
 
-__all__ = ["FETCH_BYTES", "Trace", "kernel_table", "machine_vector", "region_bases", "simulate", "trace"]
+__all__ = ["Trace", "kernel_table", "machine_vector", "region_bases", "simulate", "trace"]
 
-FETCH_BYTES = 16 * WORD_BYTES
-"""The fetch unit asks for 16 instructions at a time (docs/isa.md)."""
 _REGION_ALIGN = 4096
 """AXI4's burst boundary: a region that starts on it splits bursts as its byte offsets do."""
 
@@ -38,11 +36,7 @@ _ENGINES = tuple(e.name.lower() for e in Engine)
 def region_bases(program: Program) -> dict[Region, int]:
     """Where each DRAM region starts: one after the other, on 4 KB boundaries; co-simulation uses the same."""
     out, at = {}, 0
-    sizes = (
-        -(-len(program) * WORD_BYTES // FETCH_BYTES) * FETCH_BYTES,
-        len(program.weights),
-        program.maps_bytes,
-    )
+    sizes = (program.fetch_bytes, len(program.weights), program.maps_bytes)
     for region, size in zip((Region.PROGRAM, Region.WEIGHTS, Region.MAPS), sizes, strict=True):
         out[region] = at
         at += -(-size // _REGION_ALIGN) * _REGION_ALIGN
@@ -70,7 +64,9 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     conv, dwc, vec = op == Opcode.CONV, op == Opcode.DWC, op == Opcode.VEC
     pair = vec & ((func == VecOp.ADD) | (func == VecOp.MUL))
     reads_a = conv | dwc | vec | (op == Opcode.SAVE)
-    writes = (conv & (col["last"] == 1)) | dwc | vec | (op == Opcode.LOAD)
+    pool = vec & ((func == VecOp.MAX) | (func == VecOp.AVG))
+    keeps = (conv | pool) & (col["last"] == 0)  # accumulators or running sums stay, nothing is written
+    writes = ((conv | dwc | vec) & ~keeps) | (op == Opcode.LOAD)
     group_a, group_b = np.left_shift(1, col["a_group"]), np.left_shift(1, col["b_group"])
     out["reads"] = np.where(reads_a, group_a, 0)
     out["reads"][pair] |= group_b[pair]
@@ -215,7 +211,7 @@ def simulate(
         name: int(cost["dram_bytes"][program.traffic == i].sum())
         for i, name in enumerate(("ifmap", "weights", "ofmap"), 1)
     }
-    moved["instructions"] = -(-len(program) * WORD_BYTES // FETCH_BYTES) * FETCH_BYTES
+    moved["instructions"] = program.fetch_bytes
     moved["total"] = sum(moved.values())
     moved["compulsory"] = limits.compulsory_bytes
     engines = {

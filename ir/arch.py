@@ -24,9 +24,13 @@ class Conv(BaseModel):
 
     model_config = _FROZEN
     pixels: int = Field(8, ge=1, le=32, description="output pixels a cycle")
-    ic: int = Field(16, ge=4, le=64, multiple_of=2, description="input channels a cycle; also the lanes of a map word")
+    ic: int = Field(
+        16, ge=4, le=64, multiple_of=2, description="input channels a cycle; also the lanes of a map word"
+    )
     oc: int = Field(16, ge=4, le=64, multiple_of=2, description="output channels a cycle")
-    drain: int = Field(4, ge=1, le=32, description="output pixels requantised a cycle (each with all `oc` channels)")
+    drain: int = Field(
+        4, ge=1, le=32, description="output pixels requantised a cycle (each with all `oc` channels)"
+    )
 
 
 class Dwc(BaseModel):
@@ -36,7 +40,9 @@ class Dwc(BaseModel):
     pixels: int = Field(8, ge=0, le=32, description="output pixels a cycle; 0 leaves the engine out")
     channels: int = Field(16, ge=0, le=64, description="channels a cycle")
     taps: int = Field(3, ge=1, le=16, description="kernel taps a cycle")
-    rows: int = Field(7, ge=1, le=15, description="kernel rows that the window registers hold: taller kernels re-read rows")
+    rows: int = Field(
+        7, ge=1, le=15, description="kernel rows that the window registers hold: taller kernels re-read rows"
+    )
     drain: int = Field(4, ge=1, le=32, description="output pixels requantised a cycle")
 
 
@@ -46,7 +52,12 @@ class Vec(BaseModel):
     model_config = _FROZEN
     pixels: int = Field(2, ge=1, le=32, description="map words a cycle for add, multiply and pooling taps")
     table_pixels: int = Field(1, ge=1, le=32, description="map words a cycle through the lookup table")
-    sums: int = Field(256, ge=1, le=1024, description="channel blocks whose running sums global pooling keeps between strips")
+    sums: int = Field(
+        256,
+        ge=1,
+        le=1024,
+        description="channel blocks whose running sums global pooling keeps between strips",
+    )
 
 
 class Maps(BaseModel):
@@ -54,7 +65,9 @@ class Maps(BaseModel):
 
     model_config = _FROZEN
     kib: int = Field(512, ge=4, le=16384, description="KiB in all groups together")
-    groups: int = Field(4, ge=2, le=8, description="groups; an instruction owns a group's read or write port while it runs")
+    groups: int = Field(
+        4, ge=2, le=8, description="groups; an instruction owns a group's read or write port while it runs"
+    )
 
 
 class Weights(BaseModel):
@@ -62,9 +75,13 @@ class Weights(BaseModel):
 
     model_config = _FROZEN
     kib: int = Field(512, ge=4, le=16384, description="KiB for convolution weights, biases and multipliers")
-    depthwise_kib: int = Field(64, ge=1, le=1024, description="KiB for depthwise weights, biases and multipliers")
+    depthwise_kib: int = Field(
+        64, ge=1, le=1024, description="KiB for depthwise weights, biases and multipliers"
+    )
     tables: int = Field(4, ge=2, le=16, description="256-byte lookup tables")
-    vector_kib: int = Field(8, ge=1, le=256, description="KiB of per-channel constants and resize indices for the VEC engine")
+    vector_kib: int = Field(
+        8, ge=1, le=256, description="KiB of per-channel constants and resize indices for the VEC engine"
+    )
 
 
 class Dma(BaseModel):
@@ -108,7 +125,9 @@ class Arch(BaseModel):
     weights: Weights = Weights()
     dma: Dma = Dma()
     queues: Queues = Queues()
-    rounding: tuple[RoundingMode, ...] = Field(("f32", "fix16", "shift"), min_length=1, description="modes its requantisers have")
+    rounding: tuple[RoundingMode, ...] = Field(
+        ("f32", "fix16", "shift"), min_length=1, description="modes its requantisers have"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -137,7 +156,9 @@ class Arch(BaseModel):
             )
         for what, words in (("maps", self.group_words), ("weights", self.weight_words)):
             if words > 1 << 18:
-                problems.append(f"{what}.kib gives {words} words, and instructions address {1 << 18}: use less or wider words")
+                problems.append(
+                    f"{what}.kib gives {words} words, and instructions address {1 << 18}: use less or wider words"
+                )
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -305,7 +326,11 @@ class Arch(BaseModel):
         return tomlkit.dumps(document)
 
     def __str__(self) -> str:
-        dw = f"{self.dwc.pixels}x{self.dwc.channels}x{self.dwc.taps} depthwise PE" if self.has_dwc else "no depthwise PE"
+        dw = (
+            f"{self.dwc.pixels}x{self.dwc.channels}x{self.dwc.taps} depthwise PE"
+            if self.has_dwc
+            else "no depthwise PE"
+        )
         return (
             f"{self.name}: {self.conv.pixels}x{self.conv.ic}x{self.conv.oc} MACs, {dw}, {self.maps.kib}+{self.weights.kib} KiB, "
             f"{self.dma.ports}x{self.dma.bits} bit, {self.clock_mhz:g} MHz"
@@ -315,7 +340,9 @@ class Arch(BaseModel):
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in change.items():
-        out[key] = _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+        out[key] = (
+            _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+        )
     return out
 
 
@@ -342,7 +369,9 @@ def _presets() -> dict[str, Arch]:
             "weights": {"kib": 2048 * ic * oc // 1024, "depthwise_kib": 512 * 8 * ic // 1024},
         }
         out[name] = Arch.model_validate({"name": name, **with_dwc})
-        out[f"{name}-nodw"] = Arch.model_validate({"name": f"{name}-nodw", **with_dwc, "dwc": {"pixels": 0, "channels": 0}})
+        out[f"{name}-nodw"] = Arch.model_validate(
+            {"name": f"{name}-nodw", **with_dwc, "dwc": {"pixels": 0, "channels": 0}}
+        )
     return out
 
 

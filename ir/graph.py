@@ -55,9 +55,13 @@ class Quant:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale) and self.scale > 0):
-            raise ModelError(f"quantisation scale {self.scale} is not a positive finite number", scale=self.scale)
+            raise ModelError(
+                f"quantisation scale {self.scale} is not a positive finite number", scale=self.scale
+            )
         if not -128 <= self.zero_point <= 127:
-            raise ModelError(f"zero point {self.zero_point} is outside int8 (-128..127)", zero_point=self.zero_point)
+            raise ModelError(
+                f"zero point {self.zero_point} is outside int8 (-128..127)", zero_point=self.zero_point
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,9 @@ class Window:
         (112, 112)
         """
         (sh, sw), (top, left, bottom, right) = self.span, self.pad
-        return (height + top + bottom - sh) // self.stride[0] + 1, (width + left + right - sw) // self.stride[1] + 1
+        return (height + top + bottom - sh) // self.stride[0] + 1, (width + left + right - sw) // self.stride[
+            1
+        ] + 1
 
     @property
     def taps(self) -> int:
@@ -176,7 +182,9 @@ class Conv(Op):
     def __post_init__(self) -> None:
         o = self.weight.shape[0]
         if self.weight.ndim != 4 or self.weight.shape[1:3] != self.window.kernel:
-            raise self._fail(f"weights are {self.weight.shape}, want (O, {self.window.kernel[0]}, {self.window.kernel[1]}, I)")
+            raise self._fail(
+                f"weights are {self.weight.shape}, want (O, {self.window.kernel[0]}, {self.window.kernel[1]}, I)"
+            )
         if self.bias.shape != (o,) or self.scale_word.shape != (o,):
             raise self._fail(f"bias {self.bias.shape} and scale {self.scale_word.shape} must both be ({o},)")
         if self.groups < 1 or o % self.groups:
@@ -296,7 +304,9 @@ class Pool(Op):
 
     def __post_init__(self) -> None:
         if self.kind == "avg" and len(self.scale_words) != self.window.taps + 1:
-            raise self._fail(f"{len(self.scale_words)} scale words for {self.window.taps} taps, want taps + 1")
+            raise self._fail(
+                f"{len(self.scale_words)} scale words for {self.window.taps} taps, want taps + 1"
+            )
         top, left, bottom, right = self.window.pad
         (sh, sw) = self.window.span
         if max(top, bottom) >= sh or max(left, right) >= sw:
@@ -426,7 +436,7 @@ class Reshape(Op):
         return self.shape
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """Operators in topological order over named tensors.
 
@@ -458,10 +468,15 @@ class Graph:
         for op in self.ops:
             for name in op.inputs:
                 if name not in known:
-                    raise ModelError(f"{op.name}: input {name} is produced by no earlier operator", node=op.name)
+                    raise ModelError(
+                        f"{op.name}: input {name} is produced by no earlier operator", node=op.name
+                    )
             if op.output in known:
                 raise ModelError(f"{op.name}: output {op.output} is produced twice", node=op.name)
-            got, want = op.infer(tuple(self.tensors[i].shape for i in op.inputs)), self.tensors[op.output].shape
+            got, want = (
+                op.infer(tuple(self.tensors[i].shape for i in op.inputs)),
+                self.tensors[op.output].shape,
+            )
             if got != want:
                 raise ModelError(f"{op.name}: declared output {want}, the operator gives {got}", node=op.name)
             known.add(op.output)
@@ -504,6 +519,9 @@ class Graph:
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)
 
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {len(self.ops)} operators, {self.macs / 1e6:.1f} MMAC>"
+
     def __str__(self) -> str:
         lines = [f"graph {self.name} ({', '.join('%' + i for i in self.inputs)})"]
         for op in self.ops:
@@ -512,7 +530,11 @@ class Graph:
                 k = op.window.kernel
                 kind = f"{'dwconv' if op.depthwise else 'conv'}{k[0]}x{k[1]}"
                 if op.window.stride != (1, 1):
-                    kind += f"/s{op.window.stride[0]}" if len(set(op.window.stride)) == 1 else f"/s{op.window.stride}"
+                    kind += (
+                        f"/s{op.window.stride[0]}"
+                        if len(set(op.window.stride)) == 1
+                        else f"/s{op.window.stride}"
+                    )
             args = ", ".join("%" + i for i in op.inputs)
             lines.append(f"  {self.tensors[op.output]} = {kind}({args})  # {op.name}")
         lines.append(f"  return {', '.join('%' + o for o in self.outputs)}")

@@ -27,6 +27,7 @@ from .errors import InvariantError, ProgramError
 __all__ = [
     "COLUMNS",
     "Engine",
+    "FETCH_BYTES",
     "FORMATS",
     "Field",
     "Memory",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 WORD_BYTES = 64
+FETCH_BYTES = 16 * WORD_BYTES
+"""Bytes that the fetch unit reads at a time: 16 instructions. A program in DRAM is padded to whole groups."""
 
 
 class Engine(IntEnum):
@@ -138,7 +141,10 @@ def _operand(prefix: str, role: str) -> tuple[Field, ...]:
 _HEADER = (
     Field("opcode", 4, "Opcode"),
     Field("func", 4, "VecOp (VEC) or Memory (FILL)"),
-    *(Field(f"wait_{e.name.lower()}", 16, f"tokens of {e.name} needed before start, modulo 2^16") for e in Engine),
+    *(
+        Field(f"wait_{e.name.lower()}", 16, f"tokens of {e.name} needed before start, modulo 2^16")
+        for e in Engine
+    ),
 )
 _DST, _SRC, _SRC_B = _operand("d", "destination"), _operand("a", "source"), _operand("b", "second source")
 _EXTENT = (Field("out_h", 14, "output rows"), Field("out_w", 14, "output columns"))
@@ -190,7 +196,9 @@ FORMATS: dict[tuple[Opcode, VecOp | None], tuple[Field, ...]] = {
         *_DRAM,
         *_STREAM,
         Field("step", 12, "stream bytes from a word to the next"),
-        Field("fold", 5, "words a column: word j of a column starts j * take bytes later, and goes to block j"),
+        Field(
+            "fold", 5, "words a column: word j of a column starts j * take bytes later, and goes to block j"
+        ),
         Field("fold_pad", 12, "bytes of left padding before a row of the stream"),
         Field("row_bytes", 20, "stream bytes of a row"),
         Field("za", 8, "value of bytes outside the row", signed=True),
@@ -285,7 +293,9 @@ FORMATS: dict[tuple[Opcode, VecOp | None], tuple[Field, ...]] = {
         *_BLOCKS,
         *_RANGE,
         Field("scale", 32, "scale word for values at or above zero"),
-        Field("v_base", 16, "first vector word: a scale word a channel, bit 31 set where the slope is negative"),
+        Field(
+            "v_base", 16, "first vector word: a scale word a channel, bit 31 set where the slope is negative"
+        ),
     ),
     (Opcode.VEC, VecOp.RESIZE): (
         *_HEADER,
@@ -324,7 +334,9 @@ def _format(opcode: int, func: int) -> tuple[Field, ...]:
             raise ValueError(func)
         return FORMATS[kind, VecOp(func) if kind == Opcode.VEC else None]
     except (ValueError, KeyError):
-        raise ProgramError(f"no instruction has opcode {opcode} with function {func}", opcode=opcode) from None
+        raise ProgramError(
+            f"no instruction has opcode {opcode} with function {func}", opcode=opcode
+        ) from None
 
 
 def instruction(opcode: Opcode, func: VecOp | Memory | int = 0, **fields: int) -> NDArray[np.int64]:
@@ -396,7 +408,11 @@ def render(row: NDArray[np.int64]) -> str:
     name = f"vec.{VecOp(func).name.lower()}" if opcode == Opcode.VEC else Opcode(opcode).name.lower()
     if opcode == Opcode.FILL:
         name += f".{Memory(func).name.lower()}"
-    waits = [f"{e.name.lower()}>={row[COLUMNS[f'wait_{e.name.lower()}']]}" for e in Engine if row[COLUMNS[f"wait_{e.name.lower()}"]]]
+    waits = [
+        f"{e.name.lower()}>={row[COLUMNS[f'wait_{e.name.lower()}']]}"
+        for e in Engine
+        if row[COLUMNS[f"wait_{e.name.lower()}"]]
+    ]
     rest = [
         f"{f.name}={row[COLUMNS[f.name]]}"
         for f in _format(opcode, func)
@@ -443,6 +459,11 @@ class Program:
         """The encoded stream."""
         return encode(self.fields)
 
+    @property
+    def fetch_bytes(self) -> int:
+        """DRAM bytes of the instructions: whole groups of `FETCH_BYTES`."""
+        return -(-len(self) * WORD_BYTES // FETCH_BYTES) * FETCH_BYTES
+
     @cached_property
     def engine(self) -> NDArray[np.int8]:
         """Engine of each instruction; -1 for END."""
@@ -459,7 +480,9 @@ class Program:
 
     def save(self) -> bytes:
         """A program file: magic, design hash, sizes, words, weights image."""
-        head = struct.pack("<8s16sQQQ", _MAGIC, self.design.encode(), len(self.words), len(self.weights), self.maps_bytes)
+        head = struct.pack(
+            "<8s16sQQQ", _MAGIC, self.design.encode(), len(self.words), len(self.weights), self.maps_bytes
+        )
         return head + self.words + self.weights.tobytes() + self.layer.tobytes() + self.traffic.tobytes()
 
     @classmethod
@@ -472,7 +495,9 @@ class Program:
         count = n_words // WORD_BYTES
         want = size + n_words + n_weights + 5 * count
         if len(data) != want:
-            raise ProgramError(f"program file has {len(data)} bytes, its header says {want}: it is cut off or damaged")
+            raise ProgramError(
+                f"program file has {len(data)} bytes, its header says {want}: it is cut off or damaged"
+            )
         at = size + n_words
         weights = np.frombuffer(data, np.uint8, n_weights, at)
         layer = np.frombuffer(data, np.int32, count, at + n_weights)

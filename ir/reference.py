@@ -39,7 +39,9 @@ Map = NDArray[np.int8]
 Acc = NDArray[np.int64]
 
 
-def run(graph: Graph, inputs: dict[str, Map], observe: Callable[[str, Map], None] | None = None) -> dict[str, Map]:
+def run(
+    graph: Graph, inputs: dict[str, Map], observe: Callable[[str, Map], None] | None = None
+) -> dict[str, Map]:
     """Evaluate a graph on one frame.
 
     Parameters
@@ -68,7 +70,9 @@ def run(graph: Graph, inputs: dict[str, Map], observe: Callable[[str, Map], None
     last_use = {name: i for i, op in enumerate(graph.ops) for name in op.inputs}
     for i, op in enumerate(graph.ops):
         quants = tuple(graph.tensors[n].quant for n in op.inputs)
-        values[op.output] = evaluate(op, tuple(values[n] for n in op.inputs), quants, graph.tensors[op.output].quant)
+        values[op.output] = evaluate(
+            op, tuple(values[n] for n in op.inputs), quants, graph.tensors[op.output].quant
+        )
         if observe is not None:
             observe(op.output, values[op.output])
         for name in op.inputs:
@@ -139,14 +143,24 @@ def _conv_transpose(op: ConvTranspose, xs: tuple[Map, ...], qs: tuple[Quant, ...
     dy, dx = op.window.dilation
     oh, ow, o = op.infer((xs[0].shape,))
     top, left = op.window.pad[:2]
-    full = np.zeros(((h - 1) * sy + op.window.span[0] + op.output_pad[0], (w - 1) * sx + op.window.span[1] + op.output_pad[1], o), np.int64)
+    full = np.zeros(
+        (
+            (h - 1) * sy + op.window.span[0] + op.output_pad[0],
+            (w - 1) * sx + op.window.span[1] + op.output_pad[1],
+            o,
+        ),
+        np.int64,
+    )
     per_in, per_out = c // op.groups, o // op.groups
     for g in range(op.groups):
         xg = x[:, :, g * per_in : (g + 1) * per_in].astype(np.float64)
         for ky in range(kh):
             for kx in range(kw):
                 wk = op.weight[g * per_out : (g + 1) * per_out, ky, kx, :].astype(np.float64)
-                rows, cols = slice(ky * dy, ky * dy + (h - 1) * sy + 1, sy), slice(kx * dx, kx * dx + (w - 1) * sx + 1, sx)
+                rows, cols = (
+                    slice(ky * dy, ky * dy + (h - 1) * sy + 1, sy),
+                    slice(kx * dx, kx * dx + (w - 1) * sx + 1, sx),
+                )
                 full[rows, cols, g * per_out : (g + 1) * per_out] += np.rint(xg @ wk.T).astype(np.int64)
     acc = full[top : top + oh, left : left + ow] + op.bias
     return requantise(acc, op.scale_word, op.mode, zero_point=out.zero_point, low=op.low, high=op.high)
@@ -162,7 +176,9 @@ def _add(op: Add, xs: tuple[Map, ...], qs: tuple[Quant, ...], out: Quant) -> Map
 @evaluate.register
 def _mul(op: Mul, xs: tuple[Map, ...], qs: tuple[Quant, ...], out: Quant) -> Map:
     acc = _centred(xs[0], qs[0]) * _centred(xs[1], qs[1])
-    return requantise(acc, np.uint32(op.scale_word), op.mode, zero_point=out.zero_point, low=op.low, high=op.high)
+    return requantise(
+        acc, np.uint32(op.scale_word), op.mode, zero_point=out.zero_point, low=op.low, high=op.high
+    )
 
 
 @evaluate.register

@@ -77,7 +77,9 @@ def encode_scale(multiplier: ArrayLike, mode: RoundingMode) -> NDArray[np.uint32
         # A shift past 48 rounds every 32-bit accumulator to zero: hold it there. Below 0 is no requantiser.
         shift = np.minimum(shift, 48)
         if np.any(shift < 0):
-            raise ModelError(f"multiplier {m.max()} is above 2^16, the most that mode fix16 holds", multiplier=m)
+            raise ModelError(
+                f"multiplier {m.max()} is above 2^16, the most that mode fix16 holds", multiplier=m
+            )
         return np.asarray(mantissa | shift << 16, np.uint32)
     shift = np.rint(-np.log2(m.astype(np.float64))).astype(np.int64)
     if np.any(shift < 0):
@@ -116,8 +118,7 @@ def encode_pair(ratio_a: float, ratio_b: float, mode: RoundingMode) -> tuple[int
     if mode == "shift":
         exps = [int(np.rint(np.log2(abs(r)))) if r else None for r in (ratio_a, ratio_b)]
         shift = max(0, *(-e for e in exps if e is not None))
-        if shift > 22:  # the small operand is below one LSB by more than the multiplier is wide
-            shift = 22
+        shift = min(shift, 22)  # beyond, the small operand is below one LSB by more than the multiplier is wide
         ints = [
             0 if e is None or e + shift < 0 else int(np.sign(r)) << (e + shift)
             for e, r in zip(exps, (ratio_a, ratio_b), strict=True)
@@ -130,7 +131,11 @@ def encode_pair(ratio_a: float, ratio_b: float, mode: RoundingMode) -> tuple[int
     shift = min(shift, _MAX_SHIFT - 16)
     ma, mb = (round(float(np.ldexp(r, shift))) for r in (ratio_a, ratio_b))
     if max(abs(ma), abs(mb)) >= 1 << bits:  # rounded up to the next power of two
-        ma, mb, shift = (round(float(np.ldexp(ratio_a, shift - 1))), round(float(np.ldexp(ratio_b, shift - 1))), shift - 1)
+        ma, mb, shift = (
+            round(float(np.ldexp(ratio_a, shift - 1))),
+            round(float(np.ldexp(ratio_b, shift - 1))),
+            shift - 1,
+        )
     return ma, mb, shift
 
 
@@ -153,7 +158,13 @@ def round_shift(value: NDArray[np.int64], shift: ArrayLike, *, half_even: bool) 
 
 
 def requantise(
-    acc: NDArray[np.integer[Any]], word: ArrayLike, mode: RoundingMode, *, zero_point: int, low: int, high: int
+    acc: NDArray[np.integer[Any]],
+    word: ArrayLike,
+    mode: RoundingMode,
+    *,
+    zero_point: int,
+    low: int,
+    high: int,
 ) -> NDArray[np.int8]:
     """Accumulators to int8.
 
@@ -175,7 +186,9 @@ def requantise(
         with np.errstate(over="ignore"):
             product = np.asarray(acc).astype(np.float32) * scale
         # Clamped before rounding, so that no product is too large for an integer.
-        y = np.rint(np.clip(product, np.float32(low - zero_point), np.float32(high - zero_point))).astype(np.int64)
+        y = np.rint(np.clip(product, np.float32(low - zero_point), np.float32(high - zero_point))).astype(
+            np.int64
+        )
     elif mode == "fix16":
         y = round_shift(np.asarray(acc, np.int64) * (w & 0xFFFF).astype(np.int64), w >> 16, half_even=True)
     else:

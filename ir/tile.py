@@ -197,7 +197,10 @@ class TileProgram:
     groups: tuple[Group, ...]
 
     def __str__(self) -> str:
-        return "\n\n".join([f"tiling {json.dumps(self.name)} design {self.design}", *map(str, self.groups)]) + "\n"
+        return (
+            "\n\n".join([f"tiling {json.dumps(self.name)} design {self.design}", *map(str, self.groups)])
+            + "\n"
+        )
 
     @classmethod
     def parse(cls, text: str, *, where: str = "tiling") -> TileProgram:
@@ -309,7 +312,10 @@ class _Reader:
         if line.startswith("save"):
             found = self.match(_SAVE, "save %tensor")
             return Statement("save", _unname(found[1]), (0, 0, 0), stage=int(found[2] or 0))
-        found = self.match(_STATEMENT, 'load, conv, dwc, vec, view or save, as in  conv %y: int8[HxWxC] = "layer"(%x) -> maps.0[0] R rows x W x B blocks')
+        found = self.match(
+            _STATEMENT,
+            'load, conv, dwc, vec, view or save, as in  conv %y: int8[HxWxC] = "layer"(%x) -> maps.0[0] R rows x W x B blocks',
+        )
         kind, tensor, h, w, c, layer, sources, ring, stage, chunk, weights = found.groups()
         names = tuple(_unname(t) for t in re.findall(_TENSOR, sources or ""))
         return Statement(
@@ -330,4 +336,6 @@ class _Reader:
             self.at -= 1
             raise self.fail("a ring as in maps.0[128] 12 rows x 56 x 2 blocks")
         group, base, rows, width, pitch, blocks, fold = found.groups()
-        return Ring(int(group), int(base), int(rows), int(width), int(pitch or width), int(blocks), fold is not None)
+        return Ring(
+            int(group), int(base), int(rows), int(width), int(pitch or width), int(blocks), fold is not None
+        )

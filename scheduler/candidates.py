@@ -82,7 +82,9 @@ class Candidate:
 class Costing:
     """Evaluates candidates on one graph and machine."""
 
-    def __init__(self, graph: Graph, arch: Arch, layers: tuple[Layer, ...], dram_bytes_per_cycle: float) -> None:
+    def __init__(
+        self, graph: Graph, arch: Arch, layers: tuple[Layer, ...], dram_bytes_per_cycle: float
+    ) -> None:
         self.graph, self.arch, self.layers = graph, arch, layers
         self.m = machine(arch)
         self.bandwidth = min(float(arch.stream_bytes), dram_bytes_per_cycle) * _DRAM_SHARE
@@ -105,7 +107,10 @@ class Costing:
         for layer in self.layers:
             if tensor in layer.inputs and len(layer.parts) == 1:
                 channels = self.graph.tensors[tensor].shape[2]
-                if fold_of(layer.parts[0], channels, self.arch.lanes) is not None and layer.parts[0].step == (1, 1):
+                if fold_of(layer.parts[0], channels, self.arch.lanes) is not None and layer.parts[0].step == (
+                    1,
+                    1,
+                ):
                     return layer
         return None
 
@@ -156,7 +161,13 @@ class Costing:
                 total += int(dwc_busy(m, h, w, kh, kw, blocks(o, lanes), *win.stride, *win.dilation)[0])
                 continue
             per = (self.record_words(layer, part) - parameter_words(lanes)) if not part.depthwise else kh * kw
-            ways = int(read_ways(self.arch.conv.pixels, 1 if self.folds(layer.inputs[part.source]) else win.stride[1], self.arch.banks))
+            ways = int(
+                read_ways(
+                    self.arch.conv.pixels,
+                    1 if self.folds(layer.inputs[part.source]) else win.stride[1],
+                    self.arch.banks,
+                )
+            )
             packed = int(h * w % self.arch.conv.pixels == 0 or w < self.arch.conv.pixels * 4)
             total += int(conv_busy(m, h, w, 1, 1, per, o, part.offset % lanes, ways, 1, packed, 1, 0)[0])
         if layer.parts or layer.engine is None:
@@ -188,7 +199,9 @@ class Costing:
         cols = cols or last[1]
         strips = plan_strips(layers, graph, outputs, rows)
         loads = tuple(
-            dict.fromkeys(t for layer in layers for t in layer.inputs if t not in made and t not in resident_maps)
+            dict.fromkeys(
+                t for layer in layers for t in layer.inputs if t not in made and t not in resident_maps
+            )
         )
         if strips.count > 1 and resident and not self._weights_fit(layers):
             return None
@@ -264,12 +277,18 @@ class Costing:
         for t in c.loads:
             whole = c.rings[t].rows >= graph.tensors[t].shape[0] and tiles == 1
             halo = 1.0 if tiles == 1 else c.rings[t].width * tiles / max(1, graph.tensors[t].shape[1])
-            traffic += int(graph.tensors[t].bytes * (1 if whole else passes) * (halo if not c.rings[t].fold else 1))
+            traffic += int(
+                graph.tensors[t].bytes * (1 if whole else passes) * (halo if not c.rings[t].fold else 1)
+            )
         traffic += sum(graph.tensors[t].bytes for t in c.saves)
         compute = max(time.values())
         dram = traffic / self.bandwidth
         ramp = (sum(time.values()) - compute) / max(1, c.strips.count) if len(engines) > 1 else 0.0
-        return replace(c, cycles=max(compute, dram) + ramp + 40 * c.strips.steps / max(1, c.strips.count), dram_bytes=traffic)
+        return replace(
+            c,
+            cycles=max(compute, dram) + ramp + 40 * c.strips.steps / max(1, c.strips.count),
+            dram_bytes=traffic,
+        )
 
     def heights(self, height: int) -> Iterable[int]:
         """Strip heights worth trying: those that divide the rows into an even number of strips, near powers."""

@@ -127,7 +127,13 @@ class Builder:
         fields = {"za": pad, "zd": zd, "lo": layer.low, "hi": layer.high, "mode": MODES.index(layer.mode)}
         return fields, za
 
-    def _table(self, layer: Layer, index: int, kept: dict[tuple[object, ...], list[Chunk]] | None, values: tuple[int, ...]) -> Chunk:
+    def _table(
+        self,
+        layer: Layer,
+        index: int,
+        kept: dict[tuple[object, ...], list[Chunk]] | None,
+        values: tuple[int, ...],
+    ) -> Chunk:
         def make() -> NDArray[np.uint8]:
             return np.asarray(values, np.int8).view(np.uint8)
 
@@ -160,15 +166,33 @@ class Builder:
             column, pad_left, in_w = _window_axis(c0, c1, win.stride[1], win.pad[1], win.span[1], w)
             kw_, sx, dx = kw, win.stride[1], win.dilation[1]
             lead = part.channels[0] // lanes
-            inputs = 0 if part.depthwise else -(-(part.channels[0] % lanes + part.channels[1] - part.channels[0]) // lanes)
+            inputs = (
+                0
+                if part.depthwise
+                else -(-(part.channels[0] % lanes + part.channels[1] - part.channels[0]) // lanes)
+            )
         fields, zero_point = self._numbers(layer, part)
         geometry = {
             "out_h": r1 - r0, "out_w": c1 - c0, "in_h": in_h, "in_w": in_w, "sy": win.stride[0], "sx": sx,
             "dy": win.dilation[0], "dx": dx, "pad_top": pad_top, "pad_left": pad_left, "kh": kh, "kw": kw_,
             "step_y": part.step[0], "step_x": part.step[1], "diagonal": int(part.depthwise),
         }  # fmt: skip
-        geometry |= self._packing(r1 - r0, c1 - c0, kh, win.dilation[0], win.stride[0], sx, source, row - pad_top, out, rows[0], part)
-        table = [(self._table(layer, index, kept, layer.table), "table", 1)] if layer.table is not None else []
+        geometry |= self._packing(
+            r1 - r0,
+            c1 - c0,
+            kh,
+            win.dilation[0],
+            win.stride[0],
+            sx,
+            source,
+            row - pad_top,
+            out,
+            rows[0],
+            part,
+        )
+        table = (
+            [(self._table(layer, index, kept, layer.table), "table", 1)] if layer.table is not None else []
+        )
         head = parameter_words(lanes)
         actions = []
         for b0, b1 in self._span(s.chunk, only, blocks(o, oc)):
@@ -181,11 +205,32 @@ class Builder:
             target = out.operand(
                 "d", part.origin[0] + part.step[0] * r0, part.origin[1] + part.step[1] * c0, first_c // lanes
             )
-            here = {**target, **geometry, **fields, "lane0": first_c % lanes, "out_c": min(o, b1 * oc) - b0 * oc}
+            here = {
+                **target,
+                **geometry,
+                **fields,
+                "lane0": first_c % lanes,
+                "out_c": min(o, b1 * oc) - b0 * oc,
+            }
             per = -(-kh * kw // lanes) if part.depthwise else kh * kw_ * inputs
             if not part.depthwise and (head + per) * (b1 - b0) > arch.weight_words:
                 actions += self._split_reduction(
-                    p, part, layer, index, fold, b0, b1, inputs, kh * kw_, here, source, row, column, lead, zero_point, table
+                    p,
+                    part,
+                    layer,
+                    index,
+                    fold,
+                    b0,
+                    b1,
+                    inputs,
+                    kh * kw_,
+                    here,
+                    source,
+                    row,
+                    column,
+                    lead,
+                    zero_point,
+                    table,
                 )
                 continue
             tail_take = (kh * kw - 1) % lanes + 1 if part.depthwise else lanes
@@ -201,19 +246,46 @@ class Builder:
         return actions
 
     def _packing(
-        self, h: int, w: int, kh: int, dy: int, sy: int, sx: int, source: Source, row: int, out: Source, out_row: int, part: Part
+        self,
+        h: int,
+        w: int,
+        kh: int,
+        dy: int,
+        sy: int,
+        sx: int,
+        source: Source,
+        row: int,
+        out: Source,
+        out_row: int,
+        part: Part,
     ) -> dict[str, int]:
         """Pack pixels over rows where that saves blocks and no bank is asked twice."""
         n, drain = self.arch.conv.pixels, self.arch.conv.drain
         banks = self.arch.banks
-        plain = {"packed": 0, "ways": read_ways(n, sx, banks), "drain_ways": read_ways(drain, part.step[1], banks)}
+        plain = {
+            "packed": 0,
+            "ways": read_ways(n, sx, banks),
+            "drain_ways": read_ways(drain, part.step[1], banks),
+        }
         if -(-h * w // n) >= h * -(-w // n):
             return plain
         reads = all(
-            free_of_conflicts(h, w, n, sy, sx, source.ring.pitch, source.ring.rows, (row + ky * dy) % source.ring.rows, banks)
+            free_of_conflicts(
+                h,
+                w,
+                n,
+                sy,
+                sx,
+                source.ring.pitch,
+                source.ring.rows,
+                (row + ky * dy) % source.ring.rows,
+                banks,
+            )
             for ky in range(kh)
         )
-        writes = free_of_conflicts(h, w, drain, *part.step, out.ring.pitch, out.ring.rows, out_row % out.ring.rows, banks)
+        writes = free_of_conflicts(
+            h, w, drain, *part.step, out.ring.pitch, out.ring.rows, out_row % out.ring.rows, banks
+        )
         return {"packed": 1, "ways": 1, "drain_ways": 1} if reads and writes else plain
 
     def _split_reduction(
@@ -242,8 +314,23 @@ class Builder:
             )  # fmt: skip
             a = source.operand("a", row, column, lead + i0)
             last = int(i1 == inputs)
-            fields = {**here, **a, "blocks": i1 - i0, "first": int(i0 == 0), "last": last, "packed": 1, "ways": here["ways"]}
-            actions.append(Action(instruction(Opcode.CONV, **fields), index, 0, [(chunk, "w_base", 0), *(table if last else [])]))
+            fields = {
+                **here,
+                **a,
+                "blocks": i1 - i0,
+                "first": int(i0 == 0),
+                "last": last,
+                "packed": 1,
+                "ways": here["ways"],
+            }
+            actions.append(
+                Action(
+                    instruction(Opcode.CONV, **fields),
+                    index,
+                    0,
+                    [(chunk, "w_base", 0), *(table if last else [])],
+                )
+            )
         return actions
 
     def _depthwise(
@@ -257,7 +344,9 @@ class Builder:
         column, pad_left, in_w = _window_axis(*cols, win.stride[1], win.pad[1], win.span[1], w)
         fields, zero_point = self._numbers(layer, part)
         record = 1 + -(-kh * kw // 8)
-        table = [(self._table(layer, index, kept, layer.table), "table", 1)] if layer.table is not None else []
+        table = (
+            [(self._table(layer, index, kept, layer.table), "table", 1)] if layer.table is not None else []
+        )
         actions = []
         for b0, b1 in self._span(s.chunk, only, blocks(o, arch.lanes)):
             chunk = self._chunk(
@@ -297,11 +386,28 @@ class Builder:
             return self._concat(layer, sources, out, rows, cols, index)
         if isinstance(op, (Add, Mul)):
             broadcast = tensors[op.inputs[1]].shape[:2] == (1, 1) and (h, w) != (1, 1)
-            b = sources[1].operand("b", 0 if broadcast else rows[0], sources[1].first if broadcast else cols[0])
-            scale = {"ma": op.multiplier[0], "mb": op.multiplier[1], "shift": op.shift} if isinstance(op, Add) else {"scale": op.scale_word}
+            b = sources[1].operand(
+                "b", 0 if broadcast else rows[0], sources[1].first if broadcast else cols[0]
+            )
+            scale = (
+                {"ma": op.multiplier[0], "mb": op.multiplier[1], "shift": op.shift}
+                if isinstance(op, Add)
+                else {"scale": op.scale_word}
+            )
             func = VecOp.ADD if isinstance(op, Add) else VecOp.MUL
             a = sources[0].operand("a", rows[0], cols[0])
-            row = instruction(Opcode.VEC, func, **target, **a, **b, **extent, **numbers, zb=quants[1].zero_point, broadcast=int(broadcast), **scale)
+            row = instruction(
+                Opcode.VEC,
+                func,
+                **target,
+                **a,
+                **b,
+                **extent,
+                **numbers,
+                zb=quants[1].zero_point,
+                broadcast=int(broadcast),
+                **scale,
+            )
         elif isinstance(op, Pool):
             win = op.window
             kh = win.kernel[0]
@@ -313,7 +419,9 @@ class Builder:
             else:
                 y, pad_top, in_h = _window_axis(*rows, win.stride[0], win.pad[0], win.span[0], h)
             x, pad_left, in_w = _window_axis(*cols, win.stride[1], win.pad[1], win.span[1], w)
-            sy, sx = (1 if n == 1 else st for n, st in zip(tensors[op.output].shape[:2], win.stride, strict=True))
+            sy, sx = (
+                1 if n == 1 else st for n, st in zip(tensors[op.output].shape[:2], win.stride, strict=True)
+            )
             geometry = {
                 "in_h": in_h, "in_w": in_w, "sy": sy, "sx": sx, "dy": win.dilation[0], "dx": win.dilation[1],
                 "pad_top": pad_top, "pad_left": pad_left, "kh": kh, "kw": win.kernel[1],
@@ -321,14 +429,30 @@ class Builder:
             }  # fmt: skip
             extra: dict[str, int] = {}
             if op.kind == "avg":
-                counted = len(set(op.scale_words[1:])) > 1 and any(win.pad) or self._cut(op, h, w)
+                counted = (len(set(op.scale_words[1:])) > 1 and any(win.pad)) or self._cut(op, h, w)
                 extra = {"scale": 0 if counted else op.scale_words[-1], "counted": int(counted)}
                 if counted:
                     words = np.asarray(op.scale_words, "<u4").view(np.uint8)
-                    chunk = self._chunk((layer.name, "counts"), lambda: words, kept, Memory.VECTOR, index, words=len(op.scale_words))
+                    chunk = self._chunk(
+                        (layer.name, "counts"),
+                        lambda: words,
+                        kept,
+                        Memory.VECTOR,
+                        index,
+                        words=len(op.scale_words),
+                    )
                     uses.append((chunk, "v_base", 0))
             func = VecOp.AVG if op.kind == "avg" else VecOp.MAX
-            row = instruction(Opcode.VEC, func, **target, **sources[0].operand("a", y, x), **extent, **geometry, **numbers, **extra)
+            row = instruction(
+                Opcode.VEC,
+                func,
+                **target,
+                **sources[0].operand("a", y, x),
+                **extent,
+                **geometry,
+                **numbers,
+                **extra,
+            )
         elif isinstance(op, (Table, Slice)):
             start, step = (op.start, op.step) if isinstance(op, Slice) else ((0, 0, 0), (1, 1, 1))
             y, x = start[0] + rows[0] * step[0], start[1] + cols[0] * step[1]
@@ -340,14 +464,28 @@ class Builder:
         elif isinstance(op, PRelu):
             words = np.zeros(nb * arch.lanes, "<u4")
             words[:channels] = op.slope | (op.negative.astype(np.uint32) << np.uint32(31))
-            chunk = self._chunk((layer.name, "slopes"), lambda: words.view(np.uint8), kept, Memory.VECTOR, index, words=len(words))
+            chunk = self._chunk(
+                (layer.name, "slopes"),
+                lambda: words.view(np.uint8),
+                kept,
+                Memory.VECTOR,
+                index,
+                words=len(words),
+            )
             uses.append((chunk, "v_base", 0))
             a = sources[0].operand("a", rows[0], cols[0])
             row = instruction(Opcode.VEC, VecOp.PRELU, **target, **a, **extent, **numbers, scale=op.positive)
         elif isinstance(op, Resize):
             index_words = np.concatenate([op.rows, op.cols]).astype(np.int64)
             words = (index_words[:, 0] | index_words[:, 1] << 16).astype("<u4")
-            chunk = self._chunk((layer.name, "indices"), lambda: words.view(np.uint8), kept, Memory.VECTOR, index, words=len(words))
+            chunk = self._chunk(
+                (layer.name, "indices"),
+                lambda: words.view(np.uint8),
+                kept,
+                Memory.VECTOR,
+                index,
+                words=len(words),
+            )
             uses += [(chunk, "v_base", rows[0]), (chunk, "v_cols", len(op.rows) + cols[0])]
             origin, _ = layer.needs(0, *rows)
             a = sources[0].operand("a", origin, sources[0].first)
@@ -366,20 +504,27 @@ class Builder:
         beyond |= (ow - 1) * op.window.stride[1] + op.window.span[1] - op.window.pad[1] > w
         return bool(beyond) and len(set(op.scale_words[1:])) > 1
 
-    def _concat(self, layer: Layer, sources: tuple[Source, ...], out: Source, rows: Rows, cols: Rows, index: int) -> list[Action]:
+    def _concat(
+        self, layer: Layer, sources: tuple[Source, ...], out: Source, rows: Rows, cols: Rows, index: int
+    ) -> list[Action]:
         """Copies of whole blocks: every piece starts at a block."""
         actions, at = [], 0
         for k, name in enumerate(layer.inputs):
             channels = self.graph.tensors[name].shape[2]
             nb = blocks(channels, self.arch.lanes)
-            d, a = out.operand("d", rows[0], cols[0], at // self.arch.lanes), sources[k].operand("a", rows[0], cols[0])
+            d, a = (
+                out.operand("d", rows[0], cols[0], at // self.arch.lanes),
+                sources[k].operand("a", rows[0], cols[0]),
+            )
             extent = {"out_h": rows[1] - rows[0], "out_w": cols[1] - cols[0], "blocks": nb, "sy": 1, "sx": 1}
             actions.append(Action(instruction(Opcode.VEC, VecOp.TABLE, **d, **a, **extent), index))
             at += channels
         return actions
 
     # -- DRAM --------------------------------------------------------------------------------------------------------
-    def load(self, s: Statement, reader: Layer, offset: int, out: Source, rows: Rows, cols: Rows, index: int) -> list[Action]:
+    def load(
+        self, s: Statement, reader: Layer, offset: int, out: Source, rows: Rows, cols: Rows, index: int
+    ) -> list[Action]:
         """LOADs of rows and columns of a map (columns of the reader's output where the ring is folded)."""
         lanes = self.arch.lanes
         h, w, channels = self.graph.tensors[s.tensor].shape
@@ -403,7 +548,13 @@ class Builder:
             pieces = []
             for block, count, take in ((0, full, lanes), (full, 1 if rest else 0, rest)):
                 if count:
-                    stream = {"width": stop - first, "take": take, "step": take, "fold": 1, "row_bytes": (stop - first) * take}
+                    stream = {
+                        "width": stop - first,
+                        "take": take,
+                        "step": take,
+                        "fold": 1,
+                        "row_bytes": (stop - first) * take,
+                    }
                     pieces.append((block, count, take, stream))
         actions = []
         for block, count, pixel, stream in pieces:
@@ -422,18 +573,29 @@ class Builder:
         total, rest = blocks(channels, lanes), tail(channels, lanes)
         dense = total if rest == lanes else total - 1
         actions = []
-        for block, stop, take in ((span[0], min(span[1], dense), lanes), (max(span[0], dense), span[1], rest)):
+        for block, stop, take in (
+            (span[0], min(span[1], dense), lanes),
+            (max(span[0], dense), span[1], rest),
+        ):
             if stop <= block:
                 continue
             dram = self._dram(offset, block, stop - block, take, h, w, rows, cols)
             a = source.operand("a", rows[0], cols[0], block)
             row = instruction(
-                Opcode.SAVE, **a, **dram, width=cols[1] - cols[0], height=rows[1] - rows[0], blocks=stop - block, take=take
+                Opcode.SAVE,
+                **a,
+                **dram,
+                width=cols[1] - cols[0],
+                height=rows[1] - rows[0],
+                blocks=stop - block,
+                take=take,
             )
             actions.append(Action(row, index, _OFMAP))
         return actions
 
-    def _dram(self, offset: int, block: int, count: int, pixel: int, h: int, w: int, rows: Rows, cols: Rows) -> dict[str, int]:
+    def _dram(
+        self, offset: int, block: int, count: int, pixel: int, h: int, w: int, rows: Rows, cols: Rows
+    ) -> dict[str, int]:
         """Runs of rows and columns of `count` blocks with `pixel` bytes a pixel; whole rows make one run a block."""
         base = offset + block * self.arch.lanes * h * w + (rows[0] * w + cols[0]) * pixel
         line, width, height = w * pixel, (cols[1] - cols[0]) * pixel, rows[1] - rows[0]

@@ -21,16 +21,13 @@ from numpy.typing import NDArray
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
 from ..ir.graph import (
-    Add,
     Concat,
     Conv,
     ConvTranspose,
     Graph,
-    Mul,
     Op,
     Pad,
     Pool,
-    PRelu,
     Reshape,
     Resize,
     Shape,
@@ -48,6 +45,9 @@ class Needs(Protocol):
     """Input range (first, stop) of input `k` behind an output range, along an axis."""
 
     def __call__(self, k: int, low: int, high: int, axis: int = 0) -> tuple[int, int]: ...
+
+
+_POINTWISE = Window()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,7 @@ class Part:
     weight: NDArray[np.int8] = field(repr=False)
     bias: NDArray[np.int32] = field(repr=False)
     scale: NDArray[np.uint32] = field(repr=False)
-    window: Window = Window()
+    window: Window = _POINTWISE
     origin: tuple[int, int] = (0, 0)
     step: tuple[int, int] = (1, 1)
     depthwise: bool = False
@@ -117,7 +117,9 @@ class Layer:
     mode: RoundingMode = "f32"
     reduces: bool = False
     """Global pooling: takes its input strip by strip and has its one output pixel after the last."""
-    memo: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict, repr=False)
+    memo: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = field(
+        default_factory=dict, repr=False
+    )
 
     def reach(self, k: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of input `k` behind each of `height` output rows, as two rising arrays.
@@ -189,7 +191,11 @@ def _layer(op: Op, graph: Graph, arch: Arch) -> Layer:
     if parts and parts[0].raw:
         clamp = {"mode": arch.rounding[0]}
     needs = _needs(op, shapes, parts)
-    whole = isinstance(op, Pool) and op.window == Window(shapes[0][:2], op.window.stride, (1, 1)) and shapes[0][0] > 1
+    whole = (
+        isinstance(op, Pool)
+        and op.window == Window(shapes[0][:2], op.window.stride, (1, 1))
+        and shapes[0][0] > 1
+    )
     return Layer(op.name, op, engine, op.inputs, op.output, needs, parts, **clamp, reduces=whole)
 
 
@@ -281,7 +287,11 @@ def _transposed_parts(op: ConvTranspose, out: tuple[int, int, int], arch: Arch) 
     per = o // op.groups
     cluster = op.groups if op.groups == 1 else max(1, arch.conv.oc // per)
     phases = [
-        [_phase(op.window, axis, p) for p in range(op.window.stride[axis]) if _phase(op.window, axis, p)[0] < out[axis]]
+        [
+            _phase(op.window, axis, p)
+            for p in range(op.window.stride[axis])
+            if _phase(op.window, axis, p)[0] < out[axis]
+        ]
         for axis in (0, 1)
     ]
     parts = []
@@ -289,8 +299,12 @@ def _transposed_parts(op: ConvTranspose, out: tuple[int, int, int], arch: Arch) 
         for x_origin, x_taps, x_dilation, x_pad in phases[1]:
             empty = not y_taps or not x_taps
             weight = np.zeros((o, 1, 1, i), np.int8) if empty else op.weight[:, y_taps][:, :, x_taps]
-            window = Window() if empty else Window(
-                (len(y_taps), len(x_taps)), (1, 1), (y_dilation, x_dilation), (y_pad, x_pad, 0, 0)
+            window = (
+                Window()
+                if empty
+                else Window(
+                    (len(y_taps), len(x_taps)), (1, 1), (y_dilation, x_dilation), (y_pad, x_pad, 0, 0)
+                )
             )
             for g in range(0, op.groups, cluster):
                 stop = min(g + cluster, op.groups)
@@ -323,7 +337,12 @@ def _unit(n: int, mode: RoundingMode) -> NDArray[np.uint32]:
 
 
 def _move(
-    source: int, channels: tuple[int, int], offset: int, picks: NDArray[np.int64], mode: RoundingMode, **more: object
+    source: int,
+    channels: tuple[int, int],
+    offset: int,
+    picks: NDArray[np.int64],
+    mode: RoundingMode,
+    **more: object,
 ) -> Part:
     """Output channel j takes channel picks[j] of the range; -1 takes nothing."""
     weight = np.zeros((len(picks), 1, 1, channels[1] - channels[0]), np.int8)
@@ -364,7 +383,20 @@ def _pad_parts(op: Pad, shape: Shape, mode: RoundingMode) -> tuple[Part, ...]:
     if not op.before[2] and not op.after[2]:
         ones = np.ones((shape[2], 1, 1, 1), np.int8)
         zeros = np.zeros(shape[2], np.int32)
-        return (Part(0, (0, shape[2]), 0, ones, zeros, _unit(shape[2], mode), window, depthwise=True, pad_value=op.value, raw=True),)
+        return (
+            Part(
+                0,
+                (0, shape[2]),
+                0,
+                ones,
+                zeros,
+                _unit(shape[2], mode),
+                window,
+                depthwise=True,
+                pad_value=op.value,
+                raw=True,
+            ),
+        )
     total = op.before[2] + shape[2] + op.after[2]
     picks = np.full(total, -1, np.int64)
     picks[op.before[2] : op.before[2] + shape[2]] = np.arange(shape[2])

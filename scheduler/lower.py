@@ -49,9 +49,9 @@ class Plan:
     places : dict of tensor name to Place
         Every map that reaches DRAM: graph inputs, outputs, spilled maps.
     layers : tuple of str
-        Names by the index in ``program.layer``.
+        The graph's operators, by the index in ``program.layer``.
     engines : tuple of str
-        Engine of each layer.
+        Engine of each: "conv", "dwc", "vec", "view", or "folded" into the drain of the layer before.
     """
 
     graph: Graph
@@ -95,14 +95,17 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
     done = [s.layer for g in tiling.groups for s in g.statements if s.layer]
     if sorted(done) != sorted(named):
         odd = sorted(set(done) ^ set(named)) or sorted(n for n in named if done.count(n) > 1)
-        raise ProgramError(f"the tiling must compute every layer of {graph.name} once; {odd[0]!r} is missing, unknown or twice")
+        raise ProgramError(
+            f"the tiling must compute every layer of {graph.name} once; {odd[0]!r} is missing, unknown or twice"
+        )
 
     state = _State()
     builder = Builder(arch, graph)
     for tensor in graph.inputs:
         _give_place(state, graph, tensor, arch)
     _check_overlaps(tiling)
-    index = {layer.name: i for i, layer in enumerate(layers)}
+    position = {op.name: i for i, op in enumerate(graph.ops)}
+    index = {layer.name: position[layer.op.name] for layer in layers}
     actions: list[Action] = []
     for group in tiling.groups:
         actions += _Walk(group, graph, arch, named, index, state, builder).actions()
@@ -118,8 +121,11 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
         np.array([*(a.traffic for a in stream), 0], np.int8),
     )
     verify(program, arch)
-    engines = tuple("view" if layer.engine is None else layer.engine.name.lower() for layer in layers)
-    return Plan(graph, arch, tiling, program, state.places, tuple(named), engines)
+    engine_of = {
+        layer.op.name: "view" if layer.engine is None else layer.engine.name.lower() for layer in layers
+    }
+    engines = tuple(engine_of.get(op.name, "folded") for op in graph.ops)
+    return Plan(graph, arch, tiling, program, state.places, tuple(position), engines)
 
 
 def _give_place(state: _State, graph: Graph, tensor: str, arch: Arch) -> Place:
@@ -163,7 +169,14 @@ class _Walk:
     """Goes through the loops of one group and collects its instructions."""
 
     def __init__(
-        self, group: Group, graph: Graph, arch: Arch, named: dict[str, Layer], index: dict[str, int], state: _State, builder: Builder
+        self,
+        group: Group,
+        graph: Graph,
+        arch: Arch,
+        named: dict[str, Layer],
+        index: dict[str, int],
+        state: _State,
+        builder: Builder,
     ) -> None:
         self.group, self.graph, self.arch, self.state, self.builder = group, graph, arch, state, builder
         self.named, self.index = named, index
@@ -182,7 +195,9 @@ class _Walk:
         }
         strips = plan_strips(self.layers, self.graph, outputs, group.rows)
         stage = {s.tensor: s.stage for s in group.statements if s.kind not in {"save", "view"}}
-        strips = Strips(strips.rows, strips.count, strips.need, {**strips.stage, **stage}, strips.ring, strips.slack)
+        strips = Strips(
+            strips.rows, strips.count, strips.need, {**strips.stage, **stage}, strips.ring, strips.slack
+        )
         self._check_rings(strips)
         for s in group.statements:
             if s.ring is not None:
@@ -246,7 +261,10 @@ class _Walk:
         if ring.fold:
             return x0, x1
         spans = [
-            layer.needs(k, x0, x1, 1) for layer in self.layers for k, source in enumerate(layer.inputs) if source == tensor
+            layer.needs(k, x0, x1, 1)
+            for layer in self.layers
+            for k, source in enumerate(layer.inputs)
+            if source == tensor
         ]
         return min(a for a, _ in spans), max(b for _, b in spans)
 
@@ -286,9 +304,13 @@ class _Walk:
             raise ProgramError(f"{self.group.name}: %{s.tensor} is loaded, but nothing saved it before")
         place = self.state.places[s.tensor]
         reader = self._reader(s.tensor)
-        tiled = self.group.cols < self.group.width and self.state.rings[s.tensor].ring.width < self._columns(s)
+        tiled = self.group.cols < self.group.width and self.state.rings[s.tensor].ring.width < self._columns(
+            s
+        )
         columns = self._source_columns(s.tensor, x0, x1) if tiled else (0, self._columns(s))
-        self.out += self.builder.load(s, reader, place.offset, self.state.rings[s.tensor], (y0, y1), columns, self.index[reader.name])
+        self.out += self.builder.load(
+            s, reader, place.offset, self.state.rings[s.tensor], (y0, y1), columns, self.index[reader.name]
+        )
 
     def _save(self, s: Statement, y0: int, y1: int, x0: int, x1: int, only: int | None) -> None:
         place = _give_place(self.state, self.graph, s.tensor, self.arch)
@@ -300,7 +322,9 @@ class _Walk:
             first, stop = only * unit // self.arch.lanes, min(stop, -(-(only + 1) * unit // self.arch.lanes))
         width = place.shape[1]
         columns = (x0, x1) if self.group.cols < self.group.width else (0, width)
-        self.out += self.builder.save(s.tensor, place.offset, self.state.rings[s.tensor], (y0, y1), columns, (first, stop), index)
+        self.out += self.builder.save(
+            s.tensor, place.offset, self.state.rings[s.tensor], (y0, y1), columns, (first, stop), index
+        )
 
     def _view(self, s: Statement) -> None:
         layer = self.named[s.layer]
@@ -308,5 +332,3 @@ class _Walk:
         if source not in self.state.places:
             raise ProgramError(f"{s.layer}: a view renames a map in DRAM, and %{source} was not saved")
         self.state.places[s.tensor] = Place(self.state.places[source].offset, s.shape)
-
-

@@ -75,10 +75,8 @@ class _Circular:
         else:
             tail = self.live[0][0]
             if head > tail or (head == tail and self.live[-1][0] >= tail):  # not wrapped
-                if head + chunk.words <= self.size:
-                    base = head
-                else:
-                    base = 0 if chunk.words <= tail else None
+                wrapped = 0 if chunk.words <= tail else None
+                base = head if head + chunk.words <= self.size else wrapped
             else:
                 base = head if head + chunk.words <= tail else None
         if base is not None:
@@ -153,7 +151,9 @@ def fill_memories(actions: list[Action], arch: Arch) -> list[Action]:
 
         opcode = int(action.row[COLUMNS["opcode"]])
         before = max(clock.values())
-        engine = {Opcode.CONV: Engine.CONV, Opcode.DWC: Engine.DWC, Opcode.VEC: Engine.VEC}.get(Opcode(opcode))
+        engine = {Opcode.CONV: Engine.CONV, Opcode.DWC: Engine.DWC, Opcode.VEC: Engine.VEC}.get(
+            Opcode(opcode)
+        )
         if engine is not None:
             clock[engine] += int(cost["busy"][i])
         credit += (max(clock.values()) - before) * arch.stream_bytes * _PREFETCH_SHARE

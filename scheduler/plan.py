@@ -20,8 +20,8 @@ from ..ir.layout import blocks
 from ..ir.tile import Group, Ring, Statement, TileProgram
 from .candidates import Candidate, Costing
 from .layers import Layer, make_layers
-from .strips import strip_driver
 from .place import Floor, Users, Wanted, place_group
+from .strips import strip_driver
 
 __all__ = ["Objective", "Options", "plan_tiling"]
 
@@ -63,7 +63,12 @@ class Options:
 
 
 def plan_tiling(
-    graph: Graph, arch: Arch, *, objective: Objective = "latency", dram_bytes_per_cycle: float = float("inf"), options: Options | None = None
+    graph: Graph,
+    arch: Arch,
+    *,
+    objective: Objective = "latency",
+    dram_bytes_per_cycle: float = float("inf"),
+    options: Options | None = None,
 ) -> tuple[TileProgram, tuple[Layer, ...]]:
     """Schedule a graph.
 
@@ -85,9 +90,21 @@ def plan_tiling(
 
 class _Planner:
     def __init__(
-        self, graph: Graph, arch: Arch, layers: tuple[Layer, ...], objective: Objective, bandwidth: float, options: Options
+        self,
+        graph: Graph,
+        arch: Arch,
+        layers: tuple[Layer, ...],
+        objective: Objective,
+        bandwidth: float,
+        options: Options,
     ) -> None:
-        self.graph, self.arch, self.layers, self.objective, self.options = graph, arch, layers, objective, options
+        self.graph, self.arch, self.layers, self.objective, self.options = (
+            graph,
+            arch,
+            layers,
+            objective,
+            options,
+        )
         self.costing = Costing(graph, arch, layers, bandwidth)
         self.readers: dict[str, list[int]] = {t: [] for t in graph.tensors}
         self.maker = {layer.output: i for i, layer in enumerate(layers)}
@@ -101,15 +118,18 @@ class _Planner:
         """A map can stay on chip between groups: it is made here, fits a map group, and no view needs it in DRAM."""
         if not self.options.keep_maps or tensor not in self.maker or not self.readers[tensor]:
             return False
-        viewed = self.layers[self.maker[tensor]].engine is None or any(self.layers[i].engine is None for i in self.readers[tensor])
+        viewed = self.layers[self.maker[tensor]].engine is None or any(
+            self.layers[i].engine is None for i in self.readers[tensor]
+        )
         return not viewed and self.costing.map_words(tensor) <= self.arch.group_words
 
     # -- dynamic programming over cuts -------------------------------------------------------------------------------
     def run(self) -> TileProgram:
         share = _RESIDENT_SHARE * self.arch.group_words * self.arch.maps.groups
-        hopeful = {t for t in self.graph.tensors if t not in self.spilled and self.costing.map_words(t) <= share}
+        hopeful = {
+            t for t in self.graph.tensors if t not in self.spilled and self.costing.map_words(t) <= share
+        }
         groups = self._cuts(hopeful)
-        fused_limit = self.options.fuse
         while True:
             placed = self._place(groups)
             if not isinstance(placed, _Misfit):
@@ -121,7 +141,6 @@ class _Planner:
                 g = placed.group
                 groups = [*groups[:g], *([i] for i in groups[g]), *groups[g + 1 :]]
             else:
-                fused_limit = 1
                 raise self._does_not_fit(self.layers[groups[placed.group or 0][0]])
 
     def _cuts(self, hopeful: set[str]) -> list[list[int]]:
@@ -130,7 +149,11 @@ class _Planner:
         back = [0] * (n + 1)
         for j in range(1, n + 1):
             for i in range(j - 1, max(-1, j - 1 - self.options.fuse), -1):
-                if j - i > 1 and (self.layers[i].engine is None or self.layers[j - 1].engine is None or self.layers[i].reduces):
+                if j - i > 1 and (
+                    self.layers[i].engine is None
+                    or self.layers[j - 1].engine is None
+                    or self.layers[i].reduces
+                ):
                     break
                 found = self._best(i, j, hopeful)
                 if found is None and j - i > 1:
@@ -163,7 +186,9 @@ class _Planner:
 
     def _best(self, i: int, j: int, stay: set[str], room: int | None = None) -> Candidate | None:
         """The best candidate for layers i..j-1 if the maps in `stay` are on chip; `room`: map words to be had."""
-        touched = frozenset(t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay)
+        touched = frozenset(
+            t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay
+        )
         key = (i, j, touched)
         if key not in self.memo:
             self.memo[key] = self._search(i, j, set(touched))
@@ -244,7 +269,13 @@ class _Planner:
         return 0 if chunk >= total else chunk
 
     def _tiled(
-        self, layers: tuple[Layer, ...], outputs: set[str], height: int, width: int, stay: set[str], whole: list[Candidate]
+        self,
+        layers: tuple[Layer, ...],
+        outputs: set[str],
+        height: int,
+        width: int,
+        stay: set[str],
+        whole: list[Candidate],
     ) -> list[Candidate]:
         """Column tiles, where no candidate of whole rows takes less than half of the map memory."""
         half = self.arch.group_words * self.arch.maps.groups // 2
@@ -262,7 +293,12 @@ class _Planner:
                 for rows in self._heights(height, 1)
                 for settings in self._settings(layers, rows, height)
                 if settings.get("order") != "chunks"
-                and (c := self.costing.candidate(layers, outputs, stay, (layers[0].output,), rows, cols=cols, **settings)) is not None
+                and (
+                    c := self.costing.candidate(
+                        layers, outputs, stay, (layers[0].output,), rows, cols=cols, **settings
+                    )
+                )
+                is not None
             ]
             if any(c.least_words <= half // 4 for c in found):
                 break
@@ -299,7 +335,9 @@ class _Planner:
                 rings = place_group(floor, self._wanted(c, stay, g, crossing))
                 room = min(room, c.least_words) - 1
             if rings is None or c is None:
-                alive = [(a.stop - a.base, a.tensor) for group in floor.live for a in group if a.tensor in crossing]
+                alive = [
+                    (a.stop - a.base, a.tensor) for group in floor.live for a in group if a.tensor in crossing
+                ]
                 mine = [(self.costing.map_words(t), t) for t in stay if self.maker[t] in members]
                 if alive or mine:
                     return _Misfit(spill=max([*alive, *mine])[1])
@@ -321,17 +359,26 @@ class _Planner:
     def _group(self, c: Candidate, rings: dict[str, Ring], stay: set[str]) -> Group:
         del stay
         graph = self.graph
-        height, width = graph.tensors[strip_driver(c.layers)].shape[0], graph.tensors[c.layers[-1].output].shape[1]
+        height, width = (
+            graph.tensors[strip_driver(c.layers)].shape[0],
+            graph.tensors[c.layers[-1].output].shape[1],
+        )
         body: list[Statement] = []
         loaded: set[str] = set()
         for layer in c.layers:
             for t in dict.fromkeys(layer.inputs):
                 if t in c.loads and t not in loaded:
                     loaded.add(t)
-                    body.append(Statement("load", t, graph.tensors[t].shape, ring=rings[t], stage=c.strips.stage[t]))
+                    body.append(
+                        Statement("load", t, graph.tensors[t].shape, ring=rings[t], stage=c.strips.stage[t])
+                    )
             assert layer.engine is not None
             constants = bool(layer.parts) or isinstance(layer.op, (Table, PRelu, Resize, Pool))
-            weights = ("resident" if c.resident and c.strips.count > 1 else "stream") if layer.parts else ("resident" if constants else "")
+            weights = (
+                ("resident" if c.resident and c.strips.count > 1 else "stream")
+                if layer.parts
+                else ("resident" if constants else "")
+            )
             if isinstance(layer.op, Pool) and layer.op.kind == "max":
                 weights = ""
             body.append(
@@ -352,7 +399,11 @@ class _Planner:
 
     def _does_not_fit(self, layer: Layer) -> ScheduleError:
         need = max(
-            (self.costing.map_words(t) // max(1, self.graph.tensors[t].shape[0]) for t in (*layer.inputs, layer.output)), default=0
+            (
+                self.costing.map_words(t) // max(1, self.graph.tensors[t].shape[0])
+                for t in (*layer.inputs, layer.output)
+            ),
+            default=0,
         )
         return ScheduleError(
             f"{layer.name}: no tile fits {self.arch.name}: a row of its widest map takes {need} map words, a map group holds "
@@ -370,4 +421,3 @@ class _Misfit:
 
     spill: str | None = None
     group: int | None = None
-

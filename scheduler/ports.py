@@ -12,7 +12,9 @@ __all__ = ["free_of_conflicts", "read_ways"]
 
 
 @lru_cache(maxsize=1 << 16)
-def free_of_conflicts(h: int, w: int, pixels: int, sy: int, sx: int, pitch: int, ring: int, row: int, banks: int) -> bool:
+def free_of_conflicts(
+    h: int, w: int, pixels: int, sy: int, sx: int, pitch: int, ring: int, row: int, banks: int
+) -> bool:
     """Whether every run of `pixels` pixels of an h x w tile, packed over rows, touches no bank twice.
 
     Pixel (y, x) lies at word ``((row + y*sy) % ring) * pitch + x*sx``.

@@ -107,7 +107,7 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
 
     ring, slack = {}, {}
     steps = np.arange(count + max(stage.values(), default=0))
-    for t in height:
+    for t, rows_of_map in height.items():
         after = need[t][_within(steps - stage[t] + 1, count)]
         ahead = need[t][_within(steps - stage[t] + 2, count)]
         low = after.copy()
@@ -116,8 +116,8 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
             np.minimum(low, _first_row(layer, t, need, strip, count), out=low)
         if t in made:  # what this very step makes is in the ring too
             np.minimum(low, need[t][_within(steps - stage[t], count)], out=low)
-        ring[t] = min(max(1, int((after - low).max())), height[t])
-        slack[t] = min(max(ring[t], int((ahead - low).max())), height[t])
+        ring[t] = min(max(1, int((after - low).max())), rows_of_map)
+        slack[t] = min(max(ring[t], int((ahead - low).max())), rows_of_map)
     return Strips(rows, count, need, stage, ring, slack)
 
 
@@ -142,5 +142,7 @@ def _first_row(
     for k, source in enumerate(layer.inputs):
         if source == tensor and height:
             reads, _ = layer.reach(k, height)
-            first = np.minimum(first, np.where(made[strip] < height, reads[np.minimum(made[strip], height - 1)], _NEVER))
+            first = np.minimum(
+                first, np.where(made[strip] < height, reads[np.minimum(made[strip], height - 1)], _NEVER)
+            )
     return first

@@ -48,7 +48,11 @@ def parameter_words(lanes: int) -> int:
 
 def _parameters(part: Part, zero_point: int, where: str, low: int, high: int, lanes: int) -> Bytes:
     """Bias and scale of output channels low..high-1, 8 bytes each: uint8 (lanes, 8); absent channels are zero."""
-    fold = np.zeros(len(part.bias), np.int64) if part.raw else part.weight.astype(np.int64).sum(axis=(1, 2, 3)) * zero_point
+    fold = (
+        np.zeros(len(part.bias), np.int64)
+        if part.raw
+        else part.weight.astype(np.int64).sum(axis=(1, 2, 3)) * zero_point
+    )
     bias = part.bias.astype(np.int64) - fold
     if np.any(np.abs(bias) >= _INT32):
         worst = int(np.abs(bias).argmax())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-
 from tilewright.ir.arch import Arch
 from tilewright.ir.graph import (
     Add,
@@ -46,8 +46,17 @@ class GraphBuilder:
 
     def quant(self) -> Quant:
         """Half of the scales are powers of two, where ties are common."""
-        scale = 2.0 ** float(self.rng.integers(-7, -3)) if self.rng.random() < 0.5 else float(self.rng.uniform(0.01, 0.1))
-        return Quant(scale, int(self.rng.integers(-40, 41)) if self.rng.random() < 0.8 else int(self.rng.choice([-128, 127, 0])))
+        scale = (
+            2.0 ** float(self.rng.integers(-7, -3))
+            if self.rng.random() < 0.5
+            else float(self.rng.uniform(0.01, 0.1))
+        )
+        return Quant(
+            scale,
+            int(self.rng.integers(-40, 41))
+            if self.rng.random() < 0.8
+            else int(self.rng.choice([-128, 127, 0])),
+        )
 
     def input(self, shape: Shape) -> str:
         name = f"in{len(self.inputs)}"
@@ -95,12 +104,17 @@ class GraphBuilder:
         bias = self.rng.integers(-2000, 2000, out).astype(np.int32)
         scales = self.scales(out, int(np.prod(weight.shape[1:])))
         window = Window(kernel, stride, (1, 1), pad)
-        return self.push(ConvTranspose(op, (x,), t, weight, bias, scales, window, output_pad, groups, mode=self.mode))
+        return self.push(
+            ConvTranspose(op, (x,), t, weight, bias, scales, window, output_pad, groups, mode=self.mode)
+        )
 
     def add(self, a: str, b: str) -> str:
         op, t = self.name()
         sign = -1 if self.rng.random() < 0.3 else 1
-        ratios = [float(r) if self.rng.random() < 0.5 else 2.0 ** float(np.round(np.log2(r))) for r in self.rng.uniform(0.3, 1.5, 2)]
+        ratios = [
+            float(r) if self.rng.random() < 0.5 else 2.0 ** float(np.round(np.log2(r)))
+            for r in self.rng.uniform(0.3, 1.5, 2)
+        ]
         ma, mb, shift = encode_pair(ratios[0], sign * ratios[1], self.mode)
         low, high = self.clamp()
         return self.push(Add(op, (a, b), t, (ma, mb), shift, low, high, self.mode))
@@ -114,10 +128,16 @@ class GraphBuilder:
         op, t = self.name()
         if kind == "max":
             low, high = self.clamp()
-            return self.push(Pool(op, (x,), t, "max", window, (), low, high, self.mode), self.tensors[x].quant)
+            return self.push(
+                Pool(op, (x,), t, "max", window, (), low, high, self.mode), self.tensors[x].quant
+            )
         n = window.taps
         counts = np.arange(1, n + 1) if counted else np.full(n, n)
-        words = encode_scale(float(self.rng.uniform(0.5, 1.5)) / counts, self.mode) if self.mode != "shift" else encode_scale(1 / counts, self.mode)
+        words = (
+            encode_scale(float(self.rng.uniform(0.5, 1.5)) / counts, self.mode)
+            if self.mode != "shift"
+            else encode_scale(1 / counts, self.mode)
+        )
         return self.push(Pool(op, (x,), t, "avg", window, (0, *(int(w) for w in words)), mode=self.mode))
 
     def table(self, x: str) -> str:
@@ -151,7 +171,9 @@ class GraphBuilder:
         before, after = (tuple(int(v) for v in self.rng.integers(0, 4, 3)) for _ in range(2))
         if not channels:
             before, after = (*before[:2], 0), (*after[:2], 0)
-        return self.push(Pad(op, (x,), t, before, after, int(self.rng.integers(-128, 128))), self.tensors[x].quant)
+        return self.push(
+            Pad(op, (x,), t, before, after, int(self.rng.integers(-128, 128))), self.tensors[x].quant
+        )
 
     def resize(self, x: str, height: int, width: int, *, bilinear: bool) -> str:
         op, t = self.name()
@@ -162,7 +184,9 @@ class GraphBuilder:
             low = np.floor(at).astype(np.int32)
             fraction = np.round((at - low) * 2048).astype(np.int32) if bilinear else np.zeros(size, np.int32)
             carry = fraction == 2048
-            return np.stack([np.minimum(low + carry, extent - 1), np.where(carry, 0, fraction)], 1).astype(np.int32)
+            return np.stack([np.minimum(low + carry, extent - 1), np.where(carry, 0, fraction)], 1).astype(
+                np.int32
+            )
 
         word = int(encode_scale(2.0**-22, self.mode))
         return self.push(Resize(op, (x,), t, axis(height, h), axis(width, w), word, self.mode))
@@ -170,7 +194,10 @@ class GraphBuilder:
     def reshape(self, x: str) -> str:
         op, t = self.name()
         h, w, c = self.tensors[x].shape
-        return self.push(Reshape(op, (x,), t, (h * w, 1, c) if self.rng.random() < 0.5 else (1, h * w, c)), self.tensors[x].quant)
+        return self.push(
+            Reshape(op, (x,), t, (h * w, 1, c) if self.rng.random() < 0.5 else (1, h * w, c)),
+            self.tensors[x].quant,
+        )
 
     def grow(self, x: str) -> str:
         """One more operator on `x`, drawn at random; maps stay small."""
@@ -216,7 +243,9 @@ class GraphBuilder:
                 return self.table(x)
             extra = int(rng.integers(0, s))
             groups = 2 if c % 2 == 0 and rng.random() < 0.3 else 1
-            return self.transposed(x, 2 * int(rng.integers(1, 12)), (k, k), (s, s), (p, p, p, p), (extra, extra), groups)
+            return self.transposed(
+                x, 2 * int(rng.integers(1, 12)), (k, k), (s, s), (p, p, p, p), (extra, extra), groups
+            )
         if kind == "residual":
             y = self.conv(x, c, (3, 3), (1, 1), (1, 1, 1, 1))
             return self.add(x, y)
@@ -230,9 +259,18 @@ class GraphBuilder:
             gate = self.table(self.conv(mean, c, (1, 1), (1, 1), (0, 0, 0, 0)))
             return self.mul(x, gate)
         if kind == "pool":
-            return self.pool(x, str(rng.choice(["max", "avg"])), Window((ky, kx), (sy, sx), (1, 1), pads), counted=bool(rng.random() < 0.5))
+            return self.pool(
+                x,
+                str(rng.choice(["max", "avg"])),
+                Window((ky, kx), (sy, sx), (1, 1), pads),
+                counted=bool(rng.random() < 0.5),
+            )
         if kind == "global":
-            return self.pool(x, str(rng.choice(["max", "avg"])), Window((h, w)), counted=False) if rng.random() < 0.3 else self.table(x)
+            return (
+                self.pool(x, str(rng.choice(["max", "avg"])), Window((h, w)), counted=False)
+                if rng.random() < 0.3
+                else self.table(x)
+            )
         if kind == "table":
             return self.table(x)
         if kind == "prelu":
@@ -246,7 +284,12 @@ class GraphBuilder:
             return self.pad(x, channels=bool(rng.random() < 0.3))
         if kind == "resize":
             bilinear = bool(rng.random() < 0.5) and self.mode == "f32"
-            return self.resize(x, min(40, max(1, int(h * rng.uniform(0.5, 2.2)))), min(40, max(1, int(w * rng.uniform(0.5, 2.2)))), bilinear=bilinear)
+            return self.resize(
+                x,
+                min(40, max(1, int(h * rng.uniform(0.5, 2.2)))),
+                min(40, max(1, int(w * rng.uniform(0.5, 2.2)))),
+                bilinear=bilinear,
+            )
         return self.reshape(x) if h * w <= 400 else self.table(x)
 
     def graph(self) -> Graph:
@@ -261,8 +304,12 @@ def _random_graph(seed: int, mode: RoundingMode, height: int, width: int, channe
     x = builder.input((height, width, channels))
     trail = [x]
     for _ in range(count):
-        trail.append(builder.grow(trail[-1] if builder.rng.random() < 0.85 else trail[int(builder.rng.integers(len(trail)))]))
-    return builder.graph()
+        trail.append(
+            builder.grow(
+                trail[-1] if builder.rng.random() < 0.85 else trail[int(builder.rng.integers(len(trail)))]
+            )
+        )
+    return replace(builder.graph(), name=f"seed {seed} {mode} {height}x{width}x{channels} {count} steps")
 
 
 @st.composite
