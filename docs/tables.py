@@ -268,6 +268,30 @@ def boards() -> str:
     return _grid(head, rows, "lllrrrrr")
 
 
+# -- numerics ----------------------------------------------------------------------------------------------------------
+def rounding() -> str:
+    import numpy as np
+    from tilewright.ir.requant import encode_scale, requantise
+
+    random, n = np.random.default_rng(0), 200_000
+    acc = np.rint(random.normal(0, 20_000, n)).astype(np.int64)
+    decimal = np.exp(random.uniform(np.log(1e-3), np.log(6e-3), n)).astype(np.float32)
+    power = np.float32(2.0 ** random.integers(-10, -7, n))
+    rows = []
+    for mode, what, scale in (
+        ("fix16", "decimal", decimal),
+        ("fix16", "powers of two", power),
+        ("shift", "powers of two", power),
+    ):
+        got, want = (
+            requantise(acc, encode_scale(scale, m), m, zero_point=0, low=-128, high=127).astype(np.int64)
+            for m in (mode, "f32")
+        )
+        off = np.abs(got - want)
+        rows.append((f"`{mode}`", what, f"{np.mean(off > 0):.2g}" if off.any() else "0", off.max()))
+    return _grid(("mode", "multipliers", "share that differs from `f32`", "by at most, LSB"), rows, "llrr")
+
+
 # -- energy ------------------------------------------------------------------------------------------------------------
 @cache
 def _coefficients() -> dict[str, Any]:
@@ -448,6 +472,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dram parts": dram_parts,
     "dram efficiency": dram_efficiency,
     "boards": boards,
+    "rounding": rounding,
     "energy asic45": partial(energy_table, "asic45"),
     "energy fpga16": partial(energy_table, "fpga16"),
     "energy dram": energy_dram,

@@ -1,0 +1,33 @@
+"""The scripts under tests/benchmarks run; what they measure is for people to read."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+def test_the_compile_benchmark_measures_a_small_network(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every figure is there and positive, and the cycles are those of the simulator."""
+    import tilewright as tw
+
+    script = runpy.run_path(str(BENCHMARKS / "compile.py"))
+    assert script["main"](["tiny", "--arch", "b512", "--emulate", "--repeats", "1", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert min(row[k] for k in ("instructions", "quantise", "schedule", "simulate", "emulate")) > 0
+    compiled = tw.compile("zoo:tiny", "b512", synthetic_calibration=True)
+    assert row["cycles"] == compiled.simulate().total.cycles
+    assert row["instructions"] == sum(len(p.program) for p in compiled.plans)
+
+
+def test_the_benchmark_table_has_a_line_a_network() -> None:
+    """Figures that were not measured are dashes; ratios are of the columns before them."""
+    script = runpy.run_path(str(BENCHMARKS / "compile.py"))
+    row = script["Row"]("net", 1000, 50_000, 1.0, 2.0, 0.5, None, 7.0)
+    head, line = script["table"]([row]).splitlines()
+    assert len(head) == len(line)
+    assert line.split()[-5:] == ["1e+05", "2e+03", "-", "4.0", "2.0"]
