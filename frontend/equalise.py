@@ -27,13 +27,14 @@ MOST = 16.0
 
 def equalise_layers(
     plan: Plan, layers: tuple[Layer, ...], statistics: Mapping[str, Statistics]
-) -> tuple[Plan, tuple[Layer, ...], dict[str, Statistics]]:
-    """Layers and statistics with the maps between scale-invariant pairs levelled.
+) -> tuple[Plan, tuple[Layer, ...], dict[str, Statistics], dict[str, NDArray[np.float64]]]:
+    """Layers and statistics with the maps between scale-invariant pairs levelled, and each levelled map's divisors.
 
     A pair is two linear layers, the map between them read by nothing else, its activation none or a ReLU.
     """
     lowered = plan.lowered
     known = dict(statistics)
+    divisors: dict[str, NDArray[np.float64]] = {}
     current = {x.output: x for x in layers}
     readers: dict[str, list[Layer]] = {}
     for layer in layers:
@@ -54,6 +55,7 @@ def equalise_layers(
         if peak.shape != (first.weight.shape[0],):
             continue
         factor = _factors(peak, second)
+        divisors[name] = factor
         weight = first.weight / factor[:, None, None, None]
         current[first.output] = replace(first, weight=weight, bias=first.bias / factor, exact=None)
         current[second.output] = replace(second, weight=second.weight * _spread(factor, second), exact=None)
@@ -68,7 +70,7 @@ def equalise_layers(
             ceiling=old.ceiling / factor,
         )
     pieces = tuple(replace(p, layers=tuple(current[x.output] for x in p.layers)) for p in plan.pieces)
-    return replace(plan, pieces=pieces), tuple(current[x.output] for x in layers), known
+    return replace(plan, pieces=pieces), tuple(current[x.output] for x in layers), known, divisors
 
 
 def _factors(peak: NDArray[np.float64], second: Linear) -> NDArray[np.float64]:

@@ -143,7 +143,7 @@ class Lowering:
             raise Unmapped(
                 *HOST_ONLY.get(node.op, (f"the DPU has no {node.op}", "it runs on the host, in onnxruntime"))
             )
-        for name in (n for n in (*node.inputs, *node.outputs) if n):
+        for name in (n for n in (*node.inputs, *node.outputs) if n and n not in self.network.constants):
             shape = self.network.shapes.get(name)
             if shape is None:
                 raise Unmapped(
@@ -342,6 +342,12 @@ class Lowering:
     def alias(self, tensor: str, source: str, view: View) -> None:
         """A view node: the same map, another logical shape; a rescale where the model wants another scale."""
         asked = self.network.quants.get(tensor)
+        if (
+            asked is not None
+            and self._virtual(view)
+            and self.network.quants.get(view.storage[1:], asked) != asked
+        ):
+            raise Unmapped("quantises what the border fills in a second way", "it costs the host one pass")
         if asked is not None and not self._virtual(view):
             have = self.quants.get(view.storage, self.network.quants.get(view.storage))
             if have is None and self.sole(source) and view.storage in self.layers:

@@ -29,7 +29,7 @@ def quantize(
     *,
     mode: RoundingMode = "f32",
     ranges: RangeMethod = "minmax",
-    equalise: bool = False,
+    equalise: bool = True,
     bias_correction: bool = True,
     seed: int = 0,
 ) -> Model:
@@ -67,10 +67,11 @@ def quantize(
     plan = partition(network, calibrated=calibration is not None)
     layers = tuple(x for p in plan.pieces for x in p.layers)
     statistics = _statistics(plan, layers, calibration, ranges)
+    divisors: Mapping[str, NDArray[np.float64]] = {}
     if equalise and not network.quantised:
         from .equalise import equalise_layers
 
-        plan, layers, statistics = equalise_layers(plan, layers, statistics)
+        plan, layers, statistics, divisors = equalise_layers(plan, layers, statistics)
     lowered = plan.lowered
     quants = choose_scales(lowered, layers, {n: (s.low, s.high) for n, s in statistics.items()}, mode)
     means = _means(lowered, layers, statistics) if bias_correction and not network.quantised else {}
@@ -85,7 +86,7 @@ def quantize(
     )
 
     def sqnr(model: Model) -> dict[str, float]:
-        return _sqnr(model, lowered, layers, sample)
+        return _sqnr(model, lowered, layers, sample, divisors)
 
     return Model(network.name, segments, network.inputs, network.outputs, kind, mode, network, sqnr)
 
@@ -206,25 +207,25 @@ def _host(network: Network, lowered: Lowered, plan: Plan, nodes: tuple[Node, ...
 
 
 def _sqnr(
-    model: Model, lowered: Lowered, layers: tuple[Layer, ...], sample: Mapping[str, Any]
+    model: Model,
+    lowered: Lowered,
+    layers: tuple[Layer, ...],
+    sample: Mapping[str, NDArray[Any]],
+    divisors: Mapping[str, NDArray[np.float64]],
 ) -> dict[str, float]:
-    """SQNR of each layer whose output an ONNX tensor names, in dB."""
-    named = {
-        x.output: x.name for x in layers if x.output in lowered.views and x.output in model.network.producer
-    }
+    """SQNR of each layer whose output an ONNX tensor names, in dB; levelled maps at their original level."""
+    network = model.network
+    named = {x.output: x.name for x in layers if x.output in lowered.views and x.output in network.producer}
     quants = {n: t.quant for g in model.graphs for n, t in g.tensors.items()}
     kept: dict[str, NDArray[Any]] = {}
     model.run(sample, observe=lambda name, value: kept.__setitem__(name, value) if name in named else None)
-    network = model.network
     names = [n for n in named if n in kept]
     session = new_session(network.extract(network.nodes, [p.name for p in network.inputs], names))
     feeds = real_feeds(network, {p.name: network.feed(p, sample) for p in network.inputs})
     out = {}
     for name, value in run_session(session, names, feeds).items():
-        got = dequantise(lowered.views[name].take(kept[name]).astype(np.int8), quants[name]).reshape(
-            value.shape
-        )
-        noise = float(np.sum((got.astype(np.float64) - value) ** 2))
+        real = dequantise(kept[name], quants[name]) * divisors.get(name, np.ones(1))
+        noise = float(np.sum((lowered.views[name].take(real).reshape(value.shape) - value) ** 2))
         signal = float(np.sum(value.astype(np.float64) ** 2))
         out[named[name]] = float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
     return out

@@ -22,6 +22,8 @@ __all__ = ["bound_sizes", "convert_opset", "fix_shapes", "fold", "infer_shapes"]
 MODERN_OPSET = 17
 """What older models are converted to: per-channel QuantizeLinear (13), Split and Squeeze with inputs (13)."""
 CONVERT_BELOW = 13
+MODERN_IR = 8
+"""ONNX file format of opset 17 (ONNX versioning table)."""
 InputShapes = Mapping[str, tuple[int, ...]] | tuple[int, ...] | None
 
 
@@ -129,6 +131,8 @@ def convert_opset(model: Any) -> Any:
     version = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 0)
     if version >= CONVERT_BELOW:
         return model
+    # Up to IR version 3 every weight had to be an input too; fix_shapes has taken them out.
+    model.ir_version = max(model.ir_version, MODERN_IR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
