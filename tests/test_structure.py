@@ -31,6 +31,7 @@ LONGER: dict[str, str] = {
     "hwsim/kernel.py": "kernels call functions of their own file only, so that the cache notices edits",
     "ir/graph.py": "one operator after the other, each short",
     "ir/hazards.py": "kernels call functions of their own file only, so that the cache notices edits",
+    "scheduler/instructions.py": "one kind of layer after the other, each short",
     "ir/isa.py": "one table of instruction formats, and its encoder beside it",
 }
 
