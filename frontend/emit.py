@@ -6,10 +6,11 @@ formed in float32 in the order onnxruntime forms them, so that mode f32 equals i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +60,14 @@ ACCUMULATOR_LIMIT = 1 << 31
 """An int32 accumulator holds |sum| below this."""
 SMALLEST_MULTIPLIER = 2.0**-40
 """Below it every int32 accumulator rounds to zero; a weight scale is not made smaller than that."""
+BLOCK_ELEMENTS = 1 << 20
+"""Weights that are quantised at a time (8 MiB of float64)."""
 BIAS_BITS = 24
 """A weight scale is widened until its bias fits so many bits: float32 holds the bias exactly then."""
 
 
 def quantise_weights(
-    weight: NDArray[np.float64], bias: NDArray[np.float64], x_scale: float, y_scale: float, mode: RoundingMode
+    weight: NDArray[Any], bias: NDArray[np.float64], x_scale: float, y_scale: float, mode: RoundingMode
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Per-channel symmetric int8 weights (O, ...) and their scales (O,).
 
@@ -74,11 +77,22 @@ def quantise_weights(
     """
     flat = weight.reshape(weight.shape[0], -1)
     floor = np.maximum(np.abs(bias) / (x_scale * 2.0**BIAS_BITS), SMALLEST_MULTIPLIER * y_scale / x_scale)
-    scale = np.maximum(np.abs(flat).max(axis=1) / 127, floor).astype(np.float32)
+    peak = np.maximum(flat.max(axis=1), -flat.min(axis=1)).astype(np.float64)
+    scale = np.maximum(peak / 127, floor).astype(np.float32)
     if mode == "shift":
         scale = np.array([2.0 ** ceil(log2(s)) for s in scale.astype(np.float64)], np.float32)
-    codes = np.clip(np.rint(flat / scale.astype(np.float64)[:, None]), -127, 127).astype(np.int8)
+    codes = np.empty(flat.shape, np.int8)
+    for rows in _blocks(*flat.shape):
+        steps = flat[rows] / scale[rows].astype(np.float64)[:, None]
+        codes[rows] = np.clip(np.rint(steps), -127, 127)
     return codes.reshape(weight.shape), scale
+
+
+def _blocks(outputs: int, inputs: int) -> Iterator[slice]:
+    """Output channels a few megabytes at a time: a fully connected layer in float64 would not fit the cache, or memory."""
+    size = max(1, BLOCK_ELEMENTS // max(1, inputs))
+    for start in range(0, outputs, size):
+        yield slice(start, start + size)
 
 
 @dataclass(eq=False)
@@ -186,9 +200,8 @@ class Emission:
             bias = layer.exact.bias
             integer = _bias_codes(layer.bias, x.scale, scale) if bias is None else bias.astype(np.int64)
         else:
-            weight = layer.weight.astype(np.float64)
-            codes, scale = quantise_weights(weight, layer.bias, x.scale, y.scale, self.mode)
-            real = layer.bias - self._drift(layer, codes, scale, weight)
+            codes, scale = quantise_weights(layer.weight, layer.bias, x.scale, y.scale, self.mode)
+            real = layer.bias - self._drift(layer, codes, scale)
             integer = _bias_codes(real, x.scale, scale)
         self._bounded(layer, codes, integer, x)
         multiplier = np.float32(x.scale) * scale / np.float32(y.scale)
@@ -231,22 +244,27 @@ class Emission:
         )
 
     def _drift(
-        self, layer: Linear, codes: NDArray[np.int8], scale: NDArray[np.float32], weight: NDArray[np.float64]
+        self, layer: Linear, codes: NDArray[np.int8], scale: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         """Mean error that rounding the weights adds to each output channel (bias correction; Nagel 2019, sec. 4.2)."""
-        mean = self.corrections.get(layer.inputs[0])
-        if mean is None:
-            return np.zeros(weight.shape[0])
-        error = (codes * scale.astype(np.float64)[:, None, None, None] - weight).sum(axis=(1, 2))
-        per_out = weight.shape[0] // layer.groups
-        if len(mean) != layer.groups * error.shape[1]:
-            return np.zeros(weight.shape[0])
-        channels = mean.reshape(layer.groups, 1, error.shape[1])
-        return (error.reshape(layer.groups, per_out, -1) * channels).sum(axis=2).reshape(-1)  # type: ignore[no-any-return]
+        mean, (outputs, _, _, inputs) = self.corrections.get(layer.inputs[0]), codes.shape
+        drift = np.zeros(outputs)
+        if mean is None or len(mean) != layer.groups * inputs:
+            return drift
+        by_group, per_out = mean.reshape(layer.groups, inputs), outputs // layer.groups
+        for rows in _blocks(outputs, codes[0].size):
+            error = codes[rows] * scale[rows].astype(np.float64)[:, None, None, None] - layer.weight[rows]
+            channels = by_group[np.arange(outputs)[rows] // per_out]
+            drift[rows] = (error.sum(axis=(1, 2)) * channels).sum(axis=1)
+        return drift
 
     def _bounded(self, layer: Linear, codes: NDArray[np.int8], bias: NDArray[np.int64], x: Quant) -> None:
         reach = max(127 - x.zero_point, 128 + x.zero_point)
-        most = np.abs(codes.astype(np.int64)).reshape(len(codes), -1).sum(axis=1) * reach + np.abs(bias)
+        flat = codes.reshape(len(codes), -1)
+        total = np.concatenate(
+            [np.abs(flat[r].astype(np.int16)).sum(axis=1, dtype=np.int64) for r in _blocks(*flat.shape)]
+        )
+        most = total * reach + np.abs(bias)
         if most.max() >= ACCUMULATOR_LIMIT:
             raise ModelError(
                 f"{layer.name}: an accumulator may reach {int(most.max())}, int32 holds less than {ACCUMULATOR_LIMIT}; split the layer's "

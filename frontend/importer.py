@@ -52,7 +52,7 @@ def load(source: Any, *, input_shape: InputShapes = None, name: str | None = Non
     for v in model.graph.output:
         if v.type.HasField("tensor_type"):
             v.type.tensor_type.ClearField("shape")
-    model = infer_shapes(model)
+    shaped = infer_shapes(model)
     graph = model.graph
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     total = sum(c.nbytes for c in constants.values())
@@ -61,7 +61,7 @@ def load(source: Any, *, input_shape: InputShapes = None, name: str | None = Non
             f"the constants need {total} bytes, the most is {2 * MAX_TENSOR_BYTES}; export a smaller network",
             bytes=total,
         )
-    shapes, types = _declared(graph)
+    shapes, types = _declared(shaped.graph)
     found = strip(
         spell_qoperators(list(graph.node)),
         constants,

@@ -67,19 +67,24 @@ class Lowered:
     quants: Mapping[str, Quant]
 
 
-def lower(network: Network, host: Mapping[str, Reason] | None = None) -> Lowered:
+def lower(
+    network: Network, host: Mapping[str, Reason] | None = None, memo: dict[Any, Any] | None = None
+) -> Lowered:
     """Lower every node that the DPU can run.
 
     Parameters
     ----------
     host : dict of node name to (reason, help), optional
         Nodes that must stay with the host.
+    memo : dict, optional
+        Rearranged weights of an earlier lowering of the same network.
 
     A node that turns out not to fit goes to the host, and the rest is lowered again without it.
     """
     decided = dict(host or {})
+    memo = {} if memo is None else memo
     while True:
-        attempt = Lowering(network, decided)
+        attempt = Lowering(network, decided, memo)
         lowered = attempt.run()
         if not attempt.failed:
             return lowered
@@ -92,6 +97,7 @@ class Lowering:
 
     network: Network
     host: Mapping[str, Reason]
+    memo: dict[Any, Any] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)

@@ -227,11 +227,10 @@ def _dot(
         # The whole map against each row: the weights take the map's order, so a Flatten costs nothing.
         storage, (h, w, c) = view.storage, lo.shapes[view.storage]
         index = view.index().reshape(-1)
+        order: Array = np.argsort(index)
 
         def rearrange(values: Array) -> Array:
-            placed = np.empty_like(rows(values))
-            placed[:, index] = rows(values)
-            return placed.reshape(-1, h, w, c)
+            return rows(values)[:, order].reshape(-1, h, w, c)
 
         window, shape = Window((h, w)), (1, 1, matrix.shape[0])
     else:
@@ -242,10 +241,12 @@ def _dot(
             return rows(values)[:, None, None, :]
 
         window, shape = Window(), (1, pixels, matrix.shape[0])
-    weight = rearrange(raw)
-    exact = _exact(lo, weights, out_axis, integers, rearrange) if alpha == 1.0 else None
-    if alpha != 1.0:
-        weight = weight * alpha
+    key = (node.name, view.order)
+    if key not in lo.memo:
+        exact = _exact(lo, weights, out_axis, integers, rearrange) if alpha == 1.0 else None
+        weight = rearrange(raw)
+        lo.memo[key] = (weight if alpha == 1.0 else weight * alpha, exact)
+    weight, exact = lo.memo[key]
     layer = Linear(node.name, (storage,), out, (node.name,), weight, bias, window, exact=exact)
     lo.emit(layer, shape)
     rank = len(lo.shape(out))

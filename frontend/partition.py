@@ -113,8 +113,9 @@ def partition(network: Network, *, calibrated: bool = False) -> Plan:
     Nodes whose DPU segment is not worth its borders move to the host, with that as the reason.
     """
     host: dict[str, tuple[str, str]] = {}
+    memo: dict[Any, Any] = {}
     while True:
-        lowered = lower(network, host)
+        lowered = lower(network, host, memo)
         plan = _rank(network, lowered)
         more = {} if calibrated or not network.quantised else _left_in_float(plan)
         more = more or _not_worth(plan)

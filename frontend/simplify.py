@@ -23,7 +23,9 @@ MODERN_OPSET = 17
 """What older models are converted to: per-channel QuantizeLinear (13), Split and Squeeze with inputs (13)."""
 CONVERT_BELOW = 13
 MODERN_IR = 8
-"""ONNX file format of opset 17 (ONNX versioning table)."""
+"""ONNX file format of opset 17 (ONNX versioning table). Up to version 3 every weight had to be an input too."""
+SMALL_CONSTANT = 1024
+"""Elements of a constant that may be a shape, a scale or an index; larger ones are weights."""
 InputShapes = Mapping[str, tuple[int, ...]] | tuple[int, ...] | None
 
 
@@ -124,6 +126,40 @@ def _hint(values: list[Any]) -> str:
     return " ".join(parts)
 
 
+def without_weights(model: Any) -> Any:
+    """The model with its large constants declared as inputs: what shape inference and conversion need of them.
+
+    Serialising a network's weights back and forth is most of the time that an import takes.
+    """
+    import onnx
+    from onnx import helper
+
+    light = onnx.ModelProto(ir_version=max(model.ir_version, MODERN_IR), producer_name=model.producer_name)
+    light.opset_import.extend(model.opset_import)
+    light.graph.name = model.graph.name or "network"
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    light.graph.value_info.extend(model.graph.value_info)
+    light.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    for t in model.graph.initializer:
+        if prod(t.dims) <= SMALL_CONSTANT:
+            light.graph.initializer.append(t)
+        else:
+            light.graph.input.append(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)))
+    return light
+
+
+def with_weights(light: Any, model: Any) -> Any:
+    """The inverse of `without_weights`: `light` with the large constants of `model`."""
+    large = {t.name: t for t in model.graph.initializer if prod(t.dims) > SMALL_CONSTANT}
+    inputs = [v for v in light.graph.input if v.name not in large]
+    del light.graph.input[:]
+    light.graph.input.extend(inputs)
+    light.graph.initializer.extend(large.values())
+    return light
+
+
 def convert_opset(model: Any) -> Any:
     """The model at opset 17 where it is older than 13."""
     from onnx import version_converter
@@ -131,26 +167,26 @@ def convert_opset(model: Any) -> Any:
     version = next((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), 0)
     if version >= CONVERT_BELOW:
         return model
-    # Up to IR version 3 every weight had to be an input too; fix_shapes has taken them out.
-    model.ir_version = max(model.ir_version, MODERN_IR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            converted = version_converter.convert_version(model, MODERN_OPSET)
+            converted = version_converter.convert_version(without_weights(model), MODERN_OPSET)
     except Exception as cause:  # the converter raises RuntimeError, ValueError and its own classes
         raise ModelError(
             f"opset {version} cannot be converted to {MODERN_OPSET}: {_line(cause)}; export the model with opset 13 or newer",
             opset=version,
         ) from None
-    return converted
+    return with_weights(converted, model)
 
 
 def infer_shapes(model: Any) -> Any:
-    """ONNX shape inference with propagation of constant shapes."""
+    """The model without its weights and with inferred shapes; constant shapes are propagated."""
     from onnx import shape_inference
 
     try:
-        return shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+        return shape_inference.infer_shapes(
+            without_weights(model), check_type=False, strict_mode=False, data_prop=True
+        )
     except Exception as cause:
         raise ModelError(
             f"the shapes of the network do not fit together: {_line(cause)}; check the model with onnx.checker"
