@@ -37,7 +37,8 @@ def refill(data: bytes, name: str) -> bytes:
         if role == "kernel":
             value = rng.standard_normal(shape) * math.sqrt(2.0 / math.prod(shape[1:]))
         else:
-            value = rng.uniform(0.8, 1.2, shape) if role == "scale" else rng.uniform(-0.3, 0.3, shape)
+            low, high = {"scale": (0.8, 1.2), "lift": (0.7, 1.3), "shift": (-0.3, 0.3)}[role]
+            value = rng.uniform(low, high, shape)
         weights[tensor] = value.astype(np.float32)
     kept = [n for n in graph.node if not _fills(n)]
     image = synthetic_images([d.dim_value for d in entry.type.tensor_type.shape.dim], seed=1)
@@ -61,17 +62,26 @@ def _fills(node: Any) -> bool:
 
 
 def _roles(graph: Any) -> dict[str, str]:
-    """Which filled tensors are scales or shifts; the others are kernels."""
+    """Which filled tensors are scales, shifts or lifts; the others are kernels.
+
+    A lift is the shift before a rectifier: `zoo_blocks.SHIFT` says why it is 1 and not 0.
+    """
     roles: dict[str, str] = {}
     for node in graph.node:
         if node.op_type == "BatchNormalization":
-            roles.update(zip(node.input[1:], ("scale", "shift", "shift", "scale"), strict=True))
+            shift = "lift" if _rectified(graph, node.output[0]) else "shift"
+            roles.update(zip(node.input[1:], ("scale", shift, "shift", "scale"), strict=True))
         if node.op_type in {"Conv", "Gemm"} and len(node.input) > 2:
             roles[node.input[2]] = "shift"
         if node.op_type == "Unsqueeze":  # Caffe's scale layer: Unsqueeze, then Mul or Add
             reader = next(n for n in graph.node if node.output[0] in n.input)
-            roles[node.input[0]] = "scale" if reader.op_type == "Mul" else "shift"
+            shift = "lift" if _rectified(graph, reader.output[0]) else "shift"
+            roles[node.input[0]] = "scale" if reader.op_type == "Mul" else shift
     return roles
+
+
+def _rectified(graph: Any, tensor: str) -> bool:
+    return any(n.op_type == "Relu" and tensor in n.input for n in graph.node)
 
 
 def _settle(nodes: list[Any], weights: Values, values: Values, opset: int) -> None:
