@@ -48,23 +48,20 @@ def parameter_words(lanes: int) -> int:
 
 def _parameters(part: Part, zero_point: int, where: str, low: int, high: int, lanes: int) -> Bytes:
     """Bias and scale of output channels low..high-1, 8 bytes each: uint8 (lanes, 8); absent channels are zero."""
-    fold = (
-        np.zeros(len(part.bias), np.int64)
-        if part.raw
-        else part.weight.astype(np.int64).sum(axis=(1, 2, 3)) * zero_point
-    )
-    bias = part.bias.astype(np.int64) - fold
+    bias = part.bias[low:high].astype(np.int64)
+    if not part.raw:
+        bias -= zero_point * part.weight[low:high].sum(axis=(1, 2, 3), dtype=np.int64)
     if np.any(np.abs(bias) >= _INT32):
         worst = int(np.abs(bias).argmax())
         raise ModelError(
-            f"{where}: bias of output channel {part.offset + worst} is {bias[worst]} with the zero point folded in, "
-            f"beyond int32 ({_INT32 - 1}); its scale is too small: quantise the model with a wider weight range",
+            f"{where}: bias of output channel {part.offset + low + worst} is {bias[worst]} with the zero point folded "
+            f"in, beyond int32 ({_INT32 - 1}); its scale is too small: quantise the model with a wider weight range",
             node=where,
         )
     out = np.zeros((lanes, 8), np.uint8)
-    n = min(high, len(bias)) - low
-    out[:n, :4] = bias[low : low + n].astype("<i4").view(np.uint8).reshape(n, 4)
-    out[:n, 4:] = part.scale[low : low + n].astype("<u4").view(np.uint8).reshape(n, 4)
+    n = len(bias)
+    out[:n, :4] = bias.astype("<i4").view(np.uint8).reshape(n, 4)
+    out[:n, 4:] = part.scale[low:high].astype("<u4").view(np.uint8).reshape(n, 4)
     return out
 
 
@@ -96,21 +93,23 @@ def array_records(
             block[: min(oc, o - ob * oc)] = taps[ob * oc : (ob + 1) * oc]
             out += [block[:, t : t + lanes].ravel().view(np.uint8) for t in range(0, kh * kw, lanes)]
         return np.concatenate(out)
+    rows = part.weight[first * oc : stop * oc]
     if fold is not None:
-        wide = np.zeros((o, kh, 1, fold.words * lanes), np.int8)
+        wide = np.zeros((len(rows), kh, 1, fold.words * lanes), np.int8)
         for x in range(kw):
             at = x // fold.columns * lanes + x % fold.columns * fold.channels
-            wide[:, :, 0, at : at + n] = part.weight[:, :, x]
+            wide[:, :, 0, at : at + n] = rows[:, :, x]
     else:
         lead = part.channels[0] % lanes
-        wide = np.zeros((o, kh, kw, -(-(lead + n) // lanes) * lanes), np.int8)
-        wide[..., lead : lead + n] = part.weight
+        wide = np.zeros((len(rows), kh, kw, -(-(lead + n) // lanes) * lanes), np.int8)
+        wide[..., lead : lead + n] = rows
     if inputs is not None:
         wide = wide[..., inputs[0] * lanes : inputs[1] * lanes]
     for ob in range(first, stop):
         out += _parameter_rows(_parameters(part, zero_point, where, ob * oc, (ob + 1) * oc, oc), lanes)
         block = np.zeros((oc, *wide.shape[1:]), np.int8)
-        block[: min(oc, o - ob * oc)] = wide[ob * oc : (ob + 1) * oc]
+        here = wide[(ob - first) * oc : (ob - first + 1) * oc]
+        block[: len(here)] = here
         words = block.reshape(oc, -1, lanes).transpose(1, 0, 2)  # (tap, input block) major, then output lane
         out.append(np.ascontiguousarray(words).ravel().view(np.uint8))
     return np.concatenate(out)
