@@ -5,7 +5,7 @@ needs another order (`views`). A *chain* of elementwise nodes with one root is o
 (`elementwise`). What the host makes, or the user feeds, is stored in whatever order its first reader wants, since the
 border copies it anyway.
 
-What each ONNX operator becomes is in the tables of `lower_linear` and `lower_maps`.
+What each ONNX operator becomes is in the tables of the `lower_*` files.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.graph import MAX_CHANNELS, MAX_EXTENT, Quant, Shape, Window
-from .elementwise import ELEMENTWISE, affine_clamp
-from .layers import OPEN, Average, Layer, Linear, Maximum, Product, Recast, Slopes, Step, Sum, Unary
+from ..ir.graph import MAX_CHANNELS, MAX_EXTENT, Quant, Shape
+from .chains import REAL_TYPES, Chains, find_chains
+from .elementwise import affine_clamp
+from .layers import OPEN, Average, Layer, Linear, Maximum, Product, Recast, Slopes, Sum, Unary
+from .moves import move
 from .network import Network, Node
 from .views import Unmapped, View, channels_first, channels_last
 
-__all__ = ["Lowered", "Lowering", "Source", "lower"]
+__all__ = ["Lowered", "Lowering", "Source", "axis_of", "groups_of", "lower", "renumber"]
 
 Groups = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 Reason = tuple[str, str]
-MAX_MOVE_WEIGHTS = 1 << 20
-"""Most 0/1 weights a data movement may have: the 1 MiB of weights that the largest preset holds twice over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +105,21 @@ class Lowering:
     notes: dict[str, str] = field(default_factory=dict)
     failed: dict[str, Reason] = field(default_factory=dict)
     quants: dict[str, Quant] = field(default_factory=dict)
-    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    demanded: set[str] = field(default_factory=set)
-    roots: dict[str, int] = field(default_factory=dict)
+    chains: Chains = field(init=False)
     moved: dict[Any, str] = field(default_factory=dict)
 
     # -- the pass ---------------------------------------------------------------------------------
 
     def run(self) -> Lowered:
+        from .lower_boxes import BOXES
         from .lower_linear import LINEAR
-        from .lower_maps import MAPS
+        from .lower_pairs import PAIRS
+        from .lower_pools import POOLS
+        from .lower_resize import RESIZES
+        from .lower_views import VIEWS
 
-        handlers: dict[str, Callable[[Lowering, Node], str]] = {**LINEAR, **MAPS}
-        self._find_chains()
+        handlers = {**BOXES, **LINEAR, **PAIRS, **POOLS, **RESIZES, **VIEWS}
+        self.chains = find_chains(self.network, self.host)
         for node in self.network.nodes:
             if node.name in self.host:
                 continue
@@ -141,7 +143,7 @@ class Lowering:
         out = node.outputs[0] if node.outputs else ""
         if out in self.chains:
             self.notes[node.name] = "a step of a table"
-            if out in self.demanded:
+            if out in self.chains.stored:
                 self._materialise(out, node)
             return
         handler = handlers.get(node.op)
@@ -158,7 +160,7 @@ class Lowering:
             if min(shape, default=1) < 1:
                 raise Unmapped(f"{name} is empty")
         kind = self.network.types.get(out, 1)
-        if kind not in {1, 10, 11}:
+        if kind not in REAL_TYPES:
             raise Unmapped("computes on integers", "it runs on the host")
         self.notes[node.name] = handler(self, node)
 
@@ -179,90 +181,17 @@ class Lowering:
             ):
                 self.failed[node.name] = ("a view of what the host makes", "it costs nothing")
 
-    # -- chains of elementwise nodes -----------------------------------------------------------------
-
-    def scalar(self, name: str) -> float | None:
-        """Value of a constant with one element."""
-        value = self.network.constants.get(name)
-        return (
-            float(value.reshape(-1)[0])
-            if value is not None and value.size == 1 and value.dtype.kind in "fiu"
-            else None
-        )
-
-    def _find_chains(self) -> None:
-        net = self.network
-        for node in net.nodes:
-            if (
-                node.name in self.host
-                or node.op not in ELEMENTWISE
-                or node.captured
-                or len(node.outputs) != 1
-            ):
-                continue
-            tensors = list(dict.fromkeys(i for i in node.inputs if i and self.scalar(i) is None))
-            out = node.outputs[0]
-            if (
-                not tensors
-                or any(i in net.constants for i in tensors)
-                or net.types.get(out, 1) not in {1, 10, 11}
-            ):
-                continue
-            shape = net.shapes.get(out)
-            if shape is None or any(net.shapes.get(t) != shape for t in tensors) or min(shape, default=1) < 1:
-                continue
-            reach = [(t,) if t in net.quants or t not in self.chains else self.chains[t] for t in tensors]
-            common = tuple(t for t in reach[0] if all(t in other for other in reach[1:]))
-            if common:
-                self.chains[out] = (out, *common)
-        self.demanded = set(net.output_names) | set(net.quants)
-        for node in net.nodes:
-            if not node.outputs or node.outputs[0] not in self.chains:
-                self.demanded.update(node.reads)
-        for out in self.chains:
-            if out in self.demanded:
-                root = self._root(out)
-                self.roots[root] = self.roots.get(root, 0) + 1
-
-    def _root(self, name: str) -> str:
-        """The nearest ancestor that is stored anyway, else the farthest."""
-        ancestors = self.chains[name][1:]
-        return next((a for a in ancestors if a in self.demanded), ancestors[-1])
-
-    def _steps(self, name: str, root: str) -> tuple[tuple[Step, ...], tuple[Node, ...]]:
-        """The nodes between root and name, in order."""
-        wanted, order = [name], {}
-        while wanted:
-            tensor = wanted.pop()
-            if tensor == root or tensor in order:
-                continue
-            node = self.network.producer[tensor]
-            order[tensor] = node
-            wanted += [i for i in node.inputs if i and self.scalar(i) is None]
-        position = {n.name: i for i, n in enumerate(self.network.nodes)} if len(order) > 1 else {}
-        nodes = sorted(order.values(), key=lambda n: position.get(n.name, 0))
-        steps = []
-        for node in nodes:
-            operands: list[str | float] = []
-            for i, operand in enumerate(node.inputs):
-                value = self.scalar(operand) if operand else None
-                if not operand:  # an absent bound of Clip
-                    operands.append(-np.inf if i == 1 else np.inf)
-                else:
-                    operands.append(operand if value is None else value)
-            steps.append(Step(node.op, tuple(operands), node.outputs[0], node.attributes))
-        return tuple(steps), tuple(nodes)
+    # -- chains of elementwise nodes --------------------------------------------------------------------
 
     def _materialise(self, name: str, node: Node) -> None:
         """Store the end of a chain: a clamp of its producer where that is the same, else a table."""
-        root = self._root(name)
-        steps, nodes = self._steps(name, root)
+        root = self.chains.root(name)
+        steps, nodes = self.chains.steps(name)
         view = self.view(root)
         names = tuple(n.name for n in nodes)
-        only_reader = self.roots.get(root) == 1 and root not in self.demanded
         folded = affine_clamp(steps, root)
         producer = self.layers.get(view.storage)
-        if folded and only_reader and producer is not None and producer.output == root:
+        if folded and self.chains.sole(name) and producer is not None and producer.output == root:
             layer = _fold(producer, folded)
             if layer is not None:
                 self.replace(producer, replace(layer, output=name, nodes=(*producer.nodes, *names)), name)
@@ -281,6 +210,18 @@ class Lowering:
 
     def constant(self, name: str) -> NDArray[Any] | None:
         return self.network.constants.get(name)
+
+    def ints(self, node: Node, key: str, slot: int) -> list[int] | None:
+        """A list that is an attribute in old opsets and an input in new ones."""
+        if key in node.attributes:
+            value = node.attributes[key]
+            return [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)]
+        if slot < len(node.inputs) and node.inputs[slot]:
+            constant = self.constant(node.inputs[slot])
+            if constant is None:
+                raise Unmapped(f"its {key} are computed by the network", "export with constant sizes")
+            return [int(v) for v in constant.reshape(-1)]
+        return None
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.network.shapes[name]
@@ -437,7 +378,8 @@ class Lowering:
                 name = self.emit(Recast(f"{tensor}/recast", (name,), f"{tensor}/recast", (), shape), shape)
                 self._inherit(name, view.storage)
         else:
-            name = self._move(tensor, view.storage, hwc, shape)
+            layer = move(self._free(f"{tensor}/move"), view.storage, self.shapes[view.storage], hwc, shape)
+            name = self.emit(layer, shape)
             self._inherit(name, view.storage)
         self.moved[key] = name
         return name
@@ -447,50 +389,12 @@ class Lowering:
         if quant is not None:
             self.quants[name] = quant
 
-    def _move(self, tensor: str, storage: str, hwc: View, shape: Shape) -> str:
-        """Reorder data with a 0/1 convolution: a channel shuffle, space to depth, or depth to space."""
-        stored = self.shapes[storage]
-        flat = hwc.index().reshape(shape)
-        y, x, c = flat // (stored[1] * stored[2]), flat // stored[2] % stored[1], flat % stored[2]
-        gy, gx, _ = np.ogrid[: shape[0], : shape[1], : shape[2]]
-        name = f"{tensor}/move"
-        n = 1
-        while name in self.shapes:
-            name, n = f"{tensor}/move{n}", n + 1
-        fy, fx = max(1, stored[0] // shape[0]), max(1, stored[1] // shape[1])
-        by, bx = max(1, shape[0] // stored[0]), max(1, shape[1] // stored[1])
-        if stored[0] == shape[0] * fy and stored[1] == shape[1] * fx and fy * fx * stored[2] == shape[2]:
-            dy, dx = y - gy * fy, x - gx * fx  # each output pixel reads one block of fy x fx pixels
-            if _pixelwise(dy, dx, c) and dy.min() >= 0 and dy.max() < fy and dx.min() >= 0 and dx.max() < fx:
-                weight = self._zeros(shape[2], fy, fx, stored[2])
-                weight[np.arange(shape[2]), dy[0, 0], dx[0, 0], c[0, 0]] = 1
-                window = Window((fy, fx), (fy, fx))
-                return self.emit(
-                    Linear(name, (storage,), name, (), weight, np.zeros(shape[2]), window, moves=True), shape
-                )
-        whole = shape[0] == stored[0] * by and shape[1] == stored[1] * bx and by * bx * shape[2] == stored[2]
-        if whole and np.all(y == gy // by) and np.all(x == gx // bx):
-            # each input pixel writes one block of by x bx pixels
-            blocks = c.reshape(stored[0], by, stored[1], bx, shape[2]).transpose(0, 2, 1, 3, 4)
-            if np.all(blocks == blocks[:1, :1]):
-                weight = self._zeros(shape[2], by, bx, stored[2])
-                iy, ix, io = np.ogrid[:by, :bx, : shape[2]]
-                weight[io, iy, ix, blocks[0, 0]] = 1
-                window, zero = Window((by, bx), (by, bx)), np.zeros(shape[2])
-                layer = Linear(name, (storage,), name, (), weight, zero, window, transposed=True, moves=True)
-                return self.emit(layer, shape)
-        raise Unmapped(
-            f"needs {tensor} in an order that moves data across rows ({stored} to {shape})",
-            "keep channels as the second axis, or leave this part to the host",
-        )
-
-    def _zeros(self, *shape: int) -> NDArray[np.float32]:
-        if prod(shape) > MAX_MOVE_WEIGHTS:
-            raise Unmapped(
-                f"moving the data would need {prod(shape)} 0/1 weights, the most is {MAX_MOVE_WEIGHTS}",
-                "reorder before or after the network",
-            )
-        return np.zeros(shape, np.float32)
+    def _free(self, name: str) -> str:
+        """A map name that is not taken yet."""
+        free, n = name, 1
+        while free in self.shapes:
+            free, n = f"{name}{n}", n + 1
+        return free
 
     def affine(self, node: Node, tensor: str, scale: NDArray[Any], shift: NDArray[Any], channel: int) -> str:
         """``tensor * scale + shift`` per channel (logical axis `channel`): folded into the producer, or a 1x1 depthwise layer."""
@@ -558,6 +462,22 @@ def groups_of(order: Any, logical: Sequence[int]) -> Groups:
     return (*(rest + h,), w, c)
 
 
+def axis_of(groups: Groups, axis: int, logical: tuple[int, ...]) -> int:
+    """Whether a logical axis is the map's H, W or C (0, 1, 2)."""
+    for i, group in enumerate(groups):
+        if axis in group and all(logical[a] == 1 for a in group if a != axis):
+            return i
+    raise Unmapped(
+        f"works along axis {axis} of {list(logical)}", "keep to one frame, channels, rows or columns"
+    )
+
+
+def renumber(groups: Groups, position: Mapping[int, int]) -> Groups:
+    """The groups after logical axes moved to other positions, or vanished."""
+    h, w, c = (tuple(position[a] for a in group if a in position) for group in groups)
+    return h, w, c
+
+
 def _extents(logical: Sequence[int], groups: Groups) -> Shape:
     h, w, c = (prod(logical[a] for a in group) for group in groups)
     return h, w, c
@@ -566,11 +486,6 @@ def _extents(logical: Sequence[int], groups: Groups) -> Shape:
 def _regroup(view: View, groups: Groups) -> View:
     """The view with its factors grouped as H, W and C."""
     return View(view.storage, tuple(tuple(f for a in group for f in view.axes[a]) for group in groups))
-
-
-def _pixelwise(*offsets: NDArray[np.int64]) -> bool:
-    """Whether every pixel reads with the same offsets."""
-    return all(bool(np.all(o == o[:1, :1])) for o in offsets)
 
 
 _RUNS_THERE = "it runs on the host, in onnxruntime"

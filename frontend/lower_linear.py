@@ -1,4 +1,4 @@
-"""Operators with weights: convolutions, matrix products with constants, normalisation, sums and products."""
+"""Operators with weights: convolutions, transposed convolutions, and matrix products with constants."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.graph import Shape, Window
-from .layers import Exact, Fill, Linear, Product, Slopes, Sum
+from .layers import Exact, Fill, Linear
 from .lower import Groups, Lowering, groups_of
 from .network import Node
-from .views import Unmapped, channels_first, channels_last
+from .views import Unmapped, channels_first
 
-__all__ = ["LINEAR", "window_of"]
+__all__ = ["LINEAR", "weights_of", "window_of"]
 
 Array = NDArray[Any]
 
@@ -49,7 +49,8 @@ def window_of(node: Node, kernel: tuple[int, int], shape: Shape, rank: int) -> W
     return Window(kernel, stride, dilation, pad)
 
 
-def _weights(lo: Lowering, name: str) -> Array:
+def weights_of(lo: Lowering, name: str) -> Array:
+    """A constant operand; Unmapped where the network computes it."""
     value = lo.constant(name)
     if value is None:
         raise Unmapped("its weights are computed by the network", "it runs on the host, in onnxruntime")
@@ -60,7 +61,7 @@ def _bias(lo: Lowering, node: Node, slot: int, outputs: int) -> tuple[Array, NDA
     """Real bias, and the integers the model brought for it."""
     if len(node.inputs) <= slot or not node.inputs[slot]:
         return np.zeros(outputs), None
-    value = _weights(lo, node.inputs[slot])
+    value = weights_of(lo, node.inputs[slot])
     known = lo.network.weights.get(node.inputs[slot])
     flat = np.broadcast_to(value.reshape(-1).astype(np.float64), (outputs,))
     exact = np.broadcast_to(known.values.reshape(-1), (outputs,)) if known is not None else None
@@ -90,7 +91,7 @@ def _exact(
 
 def _conv(lo: Lowering, node: Node) -> str:
     x, out = node.inputs[0], node.outputs[0]
-    raw = _weights(lo, node.inputs[1])
+    raw = weights_of(lo, node.inputs[1])
     rank = len(lo.shape(x))
     if rank not in {3, 4} or raw.ndim != rank:
         raise Unmapped(f"a convolution over {rank - 2} spatial axes", "the DPU convolves over one or two")
@@ -141,7 +142,7 @@ def _conv(lo: Lowering, node: Node) -> str:
 
 def _conv_transpose(lo: Lowering, node: Node) -> str:
     x, out = node.inputs[0], node.outputs[0]
-    raw = _weights(lo, node.inputs[1])
+    raw = weights_of(lo, node.inputs[1])
     rank, groups = len(lo.shape(x)), int(node.attributes.get("group", 1))
     if rank not in {3, 4} or raw.ndim != rank:
         raise Unmapped(f"a transposed convolution over {rank - 2} spatial axes", "the DPU has one or two")
@@ -210,7 +211,7 @@ def _dot(
 ) -> str:
     """Product of the last axis of x with a constant matrix (N, K), or (K, N) where not `transposed`."""
     out, logical = node.outputs[0], lo.shape(x)
-    raw = _weights(lo, weights)
+    raw = weights_of(lo, weights)
     matrix_shape = raw.shape[-2:]
 
     def rows(w: Array) -> Array:
@@ -261,7 +262,7 @@ def _gemm(lo: Lowering, node: Node) -> str:
     shape = lo.shape(node.outputs[0])
     integers, bias = None, np.zeros(shape[-1])
     if len(node.inputs) > 2 and node.inputs[2]:
-        given = _weights(lo, node.inputs[2])
+        given = weights_of(lo, node.inputs[2])
         if given.size not in {1, shape[-1]} or (given.size > 1 and given.shape[-1] != shape[-1]):
             raise Unmapped("adds a bias that differs by row", "add one value a column")
         bias, integers = _bias(lo, node, 2, shape[-1])
@@ -281,7 +282,7 @@ def _gemm(lo: Lowering, node: Node) -> str:
 def _matmul(lo: Lowering, node: Node) -> str:
     if node.inputs[1] not in lo.network.constants:
         raise Unmapped("multiplies two computed tensors (attention)", "it runs on the host, in onnxruntime")
-    weights = _weights(lo, node.inputs[1])
+    weights = weights_of(lo, node.inputs[1])
     if (
         node.inputs[0] in lo.network.constants
         or weights.ndim < 2
@@ -294,165 +295,10 @@ def _matmul(lo: Lowering, node: Node) -> str:
     )
 
 
-def _batch_norm(lo: Lowering, node: Node) -> str:
-    gamma, beta, mean, variance = (_weights(lo, n).astype(np.float64) for n in node.inputs[1:5])
-    scale = gamma / np.sqrt(variance + float(node.attributes.get("epsilon", 1e-5)))
-    return lo.affine(node, node.inputs[0], scale, beta - mean * scale, 1)
-
-
-def _channel_constant(lo: Lowering, value: Array, logical: tuple[int, ...]) -> tuple[Array, int]:
-    """A constant that varies along one axis: its values and that axis."""
-    if value.size == 1:
-        return value.reshape(-1).astype(np.float64), 1 if len(logical) > 1 else 0
-    padded = (1,) * (len(logical) - value.ndim) + value.shape
-    varying = [i for i, e in enumerate(padded) if e > 1]
-    if len(padded) > len(logical) or len(varying) != 1 or padded[varying[0]] != logical[varying[0]]:
-        raise Unmapped(
-            f"its constant of shape {list(value.shape)} varies along more than the channels",
-            "use one constant a channel",
-        )
-    axis = varying[0]
-    if axis not in {1, len(logical) - 1} or len(logical) > 4:
-        raise Unmapped(
-            f"its constant varies along axis {axis}, which is no channel axis", "use one constant a channel"
-        )
-    return value.reshape(-1).astype(np.float64), axis
-
-
-def _binary(lo: Lowering, node: Node) -> str:
-    names = [i for i in node.inputs if i]
-    if len(names) > 2:
-        return _many(lo, node, names)
-    if len(names) == 1:
-        from .lower_maps import identity
-
-        return identity(lo, node)
-    a, b = names
-    out, logical = node.outputs[0], lo.shape(node.outputs[0])
-    for i, name in enumerate(names):
-        value = lo.constant(name)
-        if value is None:
-            continue
-        tensor = names[1 - i]
-        if lo.shape(tensor) != logical:
-            raise Unmapped("its constant has more elements than its tensor", "use one constant a channel")
-        k, axis = _channel_constant(lo, value, logical)
-        match node.op, i:
-            case "Mul", _:
-                return lo.affine(node, tensor, k, np.zeros(1), axis)
-            case "Div", 1 if np.all(k):
-                return lo.affine(node, tensor, 1.0 / k, np.zeros(1), axis)
-            case "Add" | "Sum", _:
-                return lo.affine(node, tensor, np.ones(1), k, axis)
-            case "Sub", 1:
-                return lo.affine(node, tensor, np.ones(1), -k, axis)
-            case "Sub", 0:
-                return lo.affine(node, tensor, -np.ones(1), k, axis)
-        raise Unmapped(f"{node.op} of a constant per channel", "it runs on the host, in onnxruntime")
-    if node.op not in {"Add", "Sub", "Sum", "Mul"}:
-        raise Unmapped(
-            f"{node.op} of two computed tensors", "multiply by a reciprocal, or leave it to the host"
-        )
-    factors = (1.0, -1.0 if node.op == "Sub" else 1.0)
-    sa, sb = lo.shape(a), lo.shape(b)
-    if sa != logical and sb == logical:
-        a, b, sa, sb, factors = b, a, sb, sa, (factors[1], factors[0])
-    first, second, groups = _operands(lo, (a, sa), (b, sb), logical)
-    if node.op == "Mul":
-        lo.emit(Product(node.name, (first, second), out, (node.name,)), lo.shapes[first])
-    else:
-        lo.emit(Sum(node.name, (first, second), out, (node.name,), factors), lo.shapes[first])
-    lo.place(out, out, groups)
-    return "a product" if node.op == "Mul" else "a sum"
-
-
-def _operands(
-    lo: Lowering,
-    wide: tuple[str, tuple[int, ...]],
-    narrow: tuple[str, tuple[int, ...]],
-    logical: tuple[int, ...],
-) -> tuple[str, str, Groups]:
-    """Maps of both operands in one order; a single value a pixel is spread over the channels."""
-    (a, sa), (b, sb) = wide, narrow
-    if sa != logical:
-        raise Unmapped(f"broadcasts both operands, {list(sa)} and {list(sb)}", "broadcast one of them only")
-    order = channels_last if groups_of(channels_last, logical) == lo.layout(a) else channels_first
-    if len(logical) > 4 or (len(logical) > 1 and logical[0] != 1):
-        raise Unmapped(f"a tensor of shape {list(logical)} is not one frame", "export with batch 1")
-    groups = groups_of(order, logical)
-    padded = (1,) * (len(logical) - len(sb)) + sb
-    first = lo.dense(a, groups)
-    view = lo.view(b)
-    if padded != sb:  # fewer axes: seen with leading ones
-        seen = f"{b}/as{len(logical)}"
-        lo.network.shapes[seen] = padded  # type: ignore[index]
-        lo.views[seen] = replace(view, axes=((),) * (len(logical) - len(sb)) + view.axes)
-        b = seen
-    second = lo.dense(b, groups)
-    (h, w, c), have = lo.shapes[first], lo.shapes[second]
-    if have[2] == 1 and c > 1 and have[:2] in {(h, w), (1, 1)}:
-        spread = f"{b}/spread{c}"
-        if spread not in lo.shapes:
-            ones = np.ones((c, 1, 1, 1), np.float32)
-            lo.emit(Linear(spread, (second,), spread, (), ones, np.zeros(c), moves=True), (*have[:2], c))
-            lo._inherit(spread, second)
-        second, have = spread, lo.shapes[spread]
-    if have not in {(h, w, c), (1, 1, c)}:
-        raise Unmapped(
-            f"broadcasts {list(sb)} over {list(sa)}", "broadcast one value a channel, or one a pixel"
-        )
-    return first, second, groups
-
-
-def _many(lo: Lowering, node: Node, names: list[str]) -> str:
-    """A sum of many maps as a chain of sums of two."""
-    if node.op != "Sum":
-        raise Unmapped(f"{node.op} of {len(names)} operands", "use two operands")
-    logical, out = lo.shape(node.outputs[0]), node.outputs[0]
-    if any(n in lo.network.constants or lo.shape(n) != logical for n in names):
-        raise Unmapped("sums maps of different shapes or constants", "use Add")
-    groups = lo.layout(names[0])
-    total = lo.dense(names[0], groups)
-    for i, name in enumerate(names[1:], 1):
-        last = i == len(names) - 1
-        result = out if last else f"{out}/sum{i}"
-        lo.emit(
-            Sum(
-                node.name if last else f"{node.name}/{i}",
-                (total, lo.dense(name, groups)),
-                result,
-                (node.name,),
-            ),
-            lo.shapes[total],
-        )
-        total = result
-    lo.place(out, out, groups)
-    return "a chain of sums"
-
-
-def _prelu(lo: Lowering, node: Node) -> str:
-    x, out = node.inputs[0], node.outputs[0]
-    logical = lo.shape(x)
-    slope, axis = _channel_constant(lo, _weights(lo, node.inputs[1]), logical)
-    groups = groups_of(channels_first if axis == 1 else channels_last, logical)
-    storage = lo.dense(x, groups)
-    values = np.broadcast_to(slope, (lo.shapes[storage][2],)).astype(np.float64)
-    lo.emit(Slopes(node.name, (storage,), out, (node.name,), values), lo.shapes[storage])
-    lo.place(out, out, groups)
-    return "a PRelu"
-
-
 LINEAR: Mapping[str, Callable[[Lowering, Node], str]] = {
-    "Add": _binary,
-    "BatchNormalization": _batch_norm,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "Div": _binary,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "Mul": _binary,
-    "PRelu": _prelu,
-    "Sub": _binary,
-    "Sum": _binary,
 }
-"""What each operator with weights or two operands becomes."""
+"""What each operator with weights becomes."""

@@ -108,6 +108,20 @@ class Network:
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     @cached_property
+    def position(self) -> Mapping[str, int]:
+        """Place of each node in the order."""
+        return {node.name: i for i, node in enumerate(self.nodes)}
+
+    def scalar(self, name: str) -> float | None:
+        """Value of a constant with one element."""
+        value = self.constants.get(name)
+        return (
+            float(value.reshape(-1)[0])
+            if value is not None and value.size == 1 and value.dtype.kind in "fiu"
+            else None
+        )
+
+    @cached_property
     def output_names(self) -> frozenset[str]:
         return frozenset(p.name for p in self.outputs)
 
