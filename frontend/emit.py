@@ -6,11 +6,9 @@ formed in float32 in the order onnxruntime forms them, so that mode f32 equals i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
-from math import ceil, log2
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,46 +51,13 @@ from .layers import (
     Sum,
     Unary,
 )
+from .tidy import tidy
+from .weights import SMALLEST_MULTIPLIER, bias_codes, largest_sum, quantise_weights, weight_drift
 
-__all__ = ["Emission", "quantise_weights"]
+__all__ = ["Emission"]
 
 ACCUMULATOR_LIMIT = 1 << 31
 """An int32 accumulator holds |sum| below this."""
-SMALLEST_MULTIPLIER = 2.0**-40
-"""Below it every int32 accumulator rounds to zero; a weight scale is not made smaller than that."""
-BLOCK_ELEMENTS = 1 << 20
-"""Weights that are quantised at a time (8 MiB of float64)."""
-BIAS_BITS = 24
-"""A weight scale is widened until its bias fits so many bits: float32 holds the bias exactly then."""
-
-
-def quantise_weights(
-    weight: NDArray[Any], bias: NDArray[np.float64], x_scale: float, y_scale: float, mode: RoundingMode
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Per-channel symmetric int8 weights (O, ...) and their scales (O,).
-
-    >>> w, s = quantise_weights(np.array([[1.27, -0.5]]), np.zeros(1), 1.0, 1.0, "f32")
-    >>> w.tolist(), round(float(s[0]), 6)
-    ([[127, -50]], 0.01)
-    """
-    flat = weight.reshape(weight.shape[0], -1)
-    floor = np.maximum(np.abs(bias) / (x_scale * 2.0**BIAS_BITS), SMALLEST_MULTIPLIER * y_scale / x_scale)
-    peak = np.maximum(flat.max(axis=1), -flat.min(axis=1)).astype(np.float64)
-    scale = np.maximum(peak / 127, floor).astype(np.float32)
-    if mode == "shift":
-        scale = np.array([2.0 ** ceil(log2(s)) for s in scale.astype(np.float64)], np.float32)
-    codes = np.empty(flat.shape, np.int8)
-    for rows in _blocks(*flat.shape):
-        steps = flat[rows] / scale[rows].astype(np.float64)[:, None]
-        codes[rows] = np.clip(np.rint(steps), -127, 127)
-    return codes.reshape(weight.shape), scale
-
-
-def _blocks(outputs: int, inputs: int) -> Iterator[slice]:
-    """Output channels a few megabytes at a time: a fully connected layer in float64 would not fit the cache, or memory."""
-    size = max(1, BLOCK_ELEMENTS // max(1, inputs))
-    for start in range(0, outputs, size):
-        yield slice(start, start + size)
 
 
 @dataclass(eq=False)
@@ -104,7 +69,7 @@ class Emission:
     shapes: Mapping[str, Shape]
     follow: bool = True
     """Use the integer weights that the model brought."""
-    corrections: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Mean of each input channel, for bias correction, by map."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
@@ -120,7 +85,7 @@ class Emission:
             self.emit(layer)
         used = {*inputs, *outputs} | {n for op in self.ops for n in (*op.inputs, op.output)}
         tensors = {n: t for n, t in self.tensors.items() if n in used}
-        return Graph(name, tensors, tuple(self.ops), tuple(inputs), tuple(outputs))
+        return tidy(Graph(name, tensors, tuple(self.ops), tuple(inputs), tuple(outputs)))
 
     # -- pieces --------------------------------------------------------------------------------------
 
@@ -198,11 +163,11 @@ class Emission:
         if layer.exact is not None and self.follow:
             codes, scale = layer.exact.weight, layer.exact.scale
             bias = layer.exact.bias
-            integer = _bias_codes(layer.bias, x.scale, scale) if bias is None else bias.astype(np.int64)
+            integer = bias_codes(layer.bias, x.scale, scale) if bias is None else bias.astype(np.int64)
         else:
             codes, scale = quantise_weights(layer.weight, layer.bias, x.scale, y.scale, self.mode)
-            real = layer.bias - self._drift(layer, codes, scale)
-            integer = _bias_codes(real, x.scale, scale)
+            real = layer.bias - weight_drift(layer, codes, scale, self.means.get(layer.inputs[0]))
+            integer = bias_codes(real, x.scale, scale)
         self._bounded(layer, codes, integer, x)
         multiplier = np.float32(x.scale) * scale / np.float32(y.scale)
         try:
@@ -243,28 +208,8 @@ class Emission:
             layer.moves,
         )
 
-    def _drift(
-        self, layer: Linear, codes: NDArray[np.int8], scale: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
-        """Mean error that rounding the weights adds to each output channel (bias correction; Nagel 2019, sec. 4.2)."""
-        mean, (outputs, _, _, inputs) = self.corrections.get(layer.inputs[0]), codes.shape
-        drift = np.zeros(outputs)
-        if mean is None or len(mean) != layer.groups * inputs:
-            return drift
-        by_group, per_out = mean.reshape(layer.groups, inputs), outputs // layer.groups
-        for rows in _blocks(outputs, codes[0].size):
-            error = codes[rows] * scale[rows].astype(np.float64)[:, None, None, None] - layer.weight[rows]
-            channels = by_group[np.arange(outputs)[rows] // per_out]
-            drift[rows] = (error.sum(axis=(1, 2)) * channels).sum(axis=1)
-        return drift
-
     def _bounded(self, layer: Linear, codes: NDArray[np.int8], bias: NDArray[np.int64], x: Quant) -> None:
-        reach = max(127 - x.zero_point, 128 + x.zero_point)
-        flat = codes.reshape(len(codes), -1)
-        total = np.concatenate(
-            [np.abs(flat[r].astype(np.int16)).sum(axis=1, dtype=np.int64) for r in _blocks(*flat.shape)]
-        )
-        most = total * reach + np.abs(bias)
+        most = largest_sum(codes, bias, x.zero_point)
         if most.max() >= ACCUMULATOR_LIMIT:
             raise ModelError(
                 f"{layer.name}: an accumulator may reach {int(most.max())}, int32 holds less than {ACCUMULATOR_LIMIT}; split the layer's "
@@ -367,6 +312,9 @@ class Emission:
     @emit.register
     def _(self, layer: Slopes) -> None:
         x, y = self.tensors[layer.inputs[0]].quant, self.quants[layer.output]
+        if self.mode == "shift":
+            self._slopes_by_weights(layer, x, y)
+            return
         ratio = np.float32(x.scale) / np.float32(y.scale)
         slopes = np.maximum(np.abs(layer.slope) * ratio, SMALLEST_MULTIPLIER).astype(np.float32)
         low, high = self._limits(layer.clamp, y)
@@ -377,6 +325,28 @@ class Emission:
                 layer.slope < 0, low, high, self.mode,
             )
         )  # fmt: skip
+
+    def _slopes_by_weights(self, layer: Slopes, x: Quant, y: Quant) -> None:
+        """Shifts cannot multiply by 0.25 a channel: ``max(x, 0)`` plus a depthwise layer over ``min(x, 0)`` does, to 7 bits."""
+        source, shape, channels = layer.inputs[0], self.shapes[layer.output], self.shapes[layer.output][2]
+        halves = []
+        for half, clamp in (("above", (x.zero_point, 127)), ("below", (-128, x.zero_point))):
+            name = self._declare(f"{layer.output}/{half}", x, shape)
+            self.ops.append(
+                Table(name, (source,), name, tuple(int(np.clip(q, *clamp)) for q in range(-128, 128)))
+            )
+            halves.append(name)
+        weight, bias = layer.slope.reshape(channels, 1, 1, 1), np.zeros(channels)
+        codes, scale = quantise_weights(weight, bias, x.scale, y.scale, self.mode)
+        words = encode_scale(np.float32(x.scale) * scale / np.float32(y.scale), self.mode)
+        name, zero = self._declare(f"{layer.output}/sloped", y, shape), np.zeros(channels, np.int32)
+        self.ops.append(Conv(name, (halves[1],), name, codes, zero, words, groups=channels, mode=self.mode))
+        ma, mb, shift = encode_pair(x.scale / y.scale, 1.0, self.mode)
+        self._declare(layer.output)
+        low, high = self._limits(layer.clamp, y)
+        self.ops.append(
+            Add(layer.name, (halves[0], name), layer.output, (ma, mb), shift, low, high, self.mode)
+        )
 
     @emit.register
     def _(self, layer: Join) -> None:
@@ -412,8 +382,3 @@ class Emission:
     @emit.register
     def _(self, layer: Recast) -> None:
         self._moved(layer, Reshape(layer.name, layer.inputs, layer.output, layer.shape))
-
-
-def _bias_codes(bias: NDArray[np.float64], x_scale: float, scale: NDArray[np.float32]) -> NDArray[np.int64]:
-    steps = x_scale * scale.astype(np.float64)
-    return np.rint(np.asarray(bias, np.float64) / steps).astype(np.int64)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from ..ir.graph import MAX_CHANNELS, MAX_EXTENT, Quant, Shape
 from .chains import REAL_TYPES, Chains, find_chains
 from .elementwise import affine_clamp
-from .layers import OPEN, Average, Layer, Linear, Maximum, Product, Recast, Slopes, Sum, Unary
+from .fold import fold_clamp, scale_linear
+from .layers import OPEN, Layer, Linear, Recast, Unary
 from .moves import move
 from .network import Network, Node
 from .views import Unmapped, View, channels_first, channels_last
@@ -192,7 +193,7 @@ class Lowering:
         folded = affine_clamp(steps, root)
         producer = self.layers.get(view.storage)
         if folded and self.chains.sole(name) and producer is not None and producer.output == root:
-            layer = _fold(producer, folded)
+            layer = fold_clamp(producer, folded)
             if layer is not None:
                 self.replace(producer, replace(layer, output=name, nodes=(*producer.nodes, *names)), name)
                 self.views[name] = View(name, view.axes)
@@ -426,31 +427,6 @@ class Lowering:
         )
         self.place(out, out, groups)
         return "a 1x1 depthwise convolution"
-
-
-def scale_linear(layer: Linear, scale: NDArray[Any], shift: NDArray[Any]) -> Linear:
-    """A linear layer followed by a per-channel affine map, as one linear layer."""
-    o = layer.weight.shape[0]
-    k, b = np.broadcast_to(scale, (o,)).astype(np.float64), np.broadcast_to(shift, (o,)).astype(np.float64)
-    return replace(layer, weight=layer.weight * k[:, None, None, None], bias=layer.bias * k + b, exact=None)
-
-
-def _fold(layer: Layer, folded: tuple[float, float, float, float]) -> Layer | None:
-    """The layer with ``clamp(k * y + b)`` folded in, or None where it cannot."""
-    k, b, low, high = folded
-    if not isinstance(layer, Linear | Sum | Product | Average | Maximum | Slopes) or layer.clamp != OPEN:
-        return None
-    if isinstance(layer, Linear) and layer.moves:
-        return None
-    if isinstance(layer, Linear) and (k, b) != (1.0, 0.0):
-        layer = scale_linear(layer, np.asarray(k), np.asarray(b))
-    elif isinstance(layer, Sum) and b == 0.0:
-        layer = replace(layer, factors=(layer.factors[0] * k, layer.factors[1] * k))
-    elif (k, b) != (1.0, 0.0):
-        return None
-    if low >= high:
-        return None
-    return replace(layer, clamp=(low, high))
 
 
 def groups_of(order: Any, logical: Sequence[int]) -> Groups:

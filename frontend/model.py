@@ -129,6 +129,8 @@ class Model:
     calibration : {"user", "synthetic", "model"}
         Where the scales come from; "model" was quantised before it came here.
     mode : rounding mode of its requantisation
+    divisors : dict of map name to array (C,)
+        Channel factors by which equalisation made a map smaller than the ONNX tensor of its name.
     """
 
     name: str
@@ -139,7 +141,7 @@ class Model:
     mode: str
     network: Network = field(repr=False)
     measure_sqnr: Callable[[Model], dict[str, float]] = field(repr=False)
-    fixed: Mapping[str, Quant] = field(default_factory=dict, repr=False)
+    divisors: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @property
     def graphs(self) -> tuple[Graph, ...]:

@@ -86,9 +86,9 @@ def quantize(
     )
 
     def sqnr(model: Model) -> dict[str, float]:
-        return _sqnr(model, lowered, layers, sample, divisors)
+        return _sqnr(model, lowered, layers, sample)
 
-    return Model(network.name, segments, network.inputs, network.outputs, kind, mode, network, sqnr)
+    return Model(network.name, segments, network.inputs, network.outputs, kind, mode, network, sqnr, divisors)
 
 
 def _tensor_of(lowered: Lowered, name: str) -> str | None:
@@ -211,7 +211,6 @@ def _sqnr(
     lowered: Lowered,
     layers: tuple[Layer, ...],
     sample: Mapping[str, NDArray[Any]],
-    divisors: Mapping[str, NDArray[np.float64]],
 ) -> dict[str, float]:
     """SQNR of each layer whose output an ONNX tensor names, in dB; levelled maps at their original level."""
     network = model.network
@@ -224,7 +223,7 @@ def _sqnr(
     feeds = real_feeds(network, {p.name: network.feed(p, sample) for p in network.inputs})
     out = {}
     for name, value in run_session(session, names, feeds).items():
-        real = dequantise(kept[name], quants[name]) * divisors.get(name, np.ones(1))
+        real = dequantise(kept[name], quants[name]) * model.divisors.get(name, np.ones(1))
         noise = float(np.sum((lowered.views[name].take(real).reshape(value.shape) - value) ** 2))
         signal = float(np.sum(value.astype(np.float64) ** 2))
         out[named[name]] = float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
