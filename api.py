@@ -144,7 +144,7 @@ def load_int8(
 
 def compile(
     model: Any,
-    arch: Arch | str | Path = "b4096",
+    arch: Arch | str | Path | None = None,
     board: boards.Board | str = "kv260",
     *,
     dram: str | None = None,
@@ -163,7 +163,8 @@ def compile(
     Parameters
     ----------
     model : path, ``zoo:NAME``, bytes, onnx.ModelProto, Network or Model
-    arch : Arch, preset name, or path of a TOML file
+    arch : Arch, preset name, or path of a TOML file, optional
+        Default: the board's own core, the largest preset that fits it.
     board : Board or name
     dram : str, optional
         ``fixed:BYTES_PER_CYCLE[,LATENCY]`` or ``banked:PART``; default: the board's memory.
@@ -186,8 +187,8 @@ def compile(
     """
     from .frontend import Model
 
-    machine = machine_of(arch, set or {})
     chosen = board if isinstance(board, boards.Board) else boards.Board.load(board)
+    machine = machine_of(chosen.default_arch if arch is None else arch, set or {})
     memory = dram or default_dram(chosen)
     _check_dram(memory, machine)
     if isinstance(model, Model):
@@ -283,7 +284,7 @@ class Prediction:
 
 
 def predict(
-    model: Any, arch: Arch | str | Path = "b4096", board: boards.Board | str = "kv260", **settings: Any
+    model: Any, arch: Arch | str | Path | None = None, board: boards.Board | str = "kv260", **settings: Any
 ) -> Prediction:
     """Schedule and estimate, without simulating; takes what `compile` takes, or what it gave."""
     from .hwsim import bounds, timing

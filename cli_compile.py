@@ -112,7 +112,7 @@ def compiled_from(
     if not Path(source).is_dir():
         return compiled_model(
             source,
-            machine.arch or "b4096",
+            machine.arch,
             Board.load(machine.board or "kv260"),
             dram=machine.dram,
             objective=machine.objective or "latency",

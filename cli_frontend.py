@@ -47,8 +47,9 @@ def check(
 
     misfits: tuple[str, ...] = ()
     if arch is not None or set:
-        machine = Arch.load(arch or "b4096").override(parse_settings(set))
-        misfits = tuple(fits(machine, Board.load(board)))
+        chosen = Board.load(board)
+        machine = (Arch.load(arch) if arch else chosen.default_arch).override(parse_settings(set))
+        misfits = tuple(fits(machine, chosen))
     with staged(common) as stage:
         stage("read the network")
         network, _ = find(model, input_shape=parse_shapes(input_shape), seed=common.seed)

@@ -48,7 +48,8 @@ class Machine:
     """The machine and its memory."""
 
     arch: Annotated[
-        str | None, Parameter(help="Preset (`tilewright arch list`) or TOML file.  [default: b4096]")
+        str | None,
+        Parameter(help="Preset (`tilewright arch list`) or TOML file.  [default: the core of the board]"),
     ] = None
     set: Annotated[
         tuple[str, ...],

@@ -250,9 +250,15 @@ class Arch(BaseModel):
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ArchError(f"{where}: not TOML: {error}") from None
-        base = data.pop("base", None)
+        return cls.build(data, where=where)
+
+    @classmethod
+    def build(cls, settings: dict[str, Any], *, where: str = "arch") -> Arch:
+        """From nested settings, as `parse` reads them from TOML."""
+        changes = {key: value for key, value in settings.items() if key != "base"}
+        base = settings.get("base")
         start = cls.preset(base).model_dump() if base is not None else {}
-        return cls._validate(_merge(start, data), where)
+        return cls._validate(_merge(start, changes), where)
 
     @classmethod
     def load(cls, spec: str | Path) -> Arch:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .arch import Arch
 from .errors import ArchError
 
 __all__ = ["Board", "board_names"]
@@ -41,7 +42,15 @@ class Board(BaseModel):
     clock_mhz: float = Field(gt=0, description="a clock that designs of this kind close at (estimated)")
     clock_max_mhz: float = Field(gt=0, description="RAM limit of the speed grade")
     node_nm: int = Field(ge=3, description="process, for the energy table")
+    core: dict[str, Any] = Field(
+        {"base": "b1024"}, description="the machine to build where none is named: keys of an Arch file"
+    )
     source: str = Field(min_length=1, description="where these numbers are printed")
+
+    @property
+    def default_arch(self) -> Arch:
+        """The machine that is built on this board where none is named: one that fits it."""
+        return Arch.build(self.core, where=f"board {self.name}, core")
 
     @classmethod
     def named(cls, name: str) -> Board:

@@ -118,7 +118,9 @@ def encode_pair(ratio_a: float, ratio_b: float, mode: RoundingMode) -> tuple[int
     if mode == "shift":
         exps = [int(np.rint(np.log2(abs(r)))) if r else None for r in (ratio_a, ratio_b)]
         shift = max(0, *(-e for e in exps if e is not None))
-        shift = min(shift, 22)  # beyond, the small operand is below one LSB by more than the multiplier is wide
+        shift = min(
+            shift, 22
+        )  # beyond, the small operand is below one LSB by more than the multiplier is wide
         ints = [
             0 if e is None or e + shift < 0 else int(np.sign(r)) << (e + shift)
             for e, r in zip(exps, (ratio_a, ratio_b), strict=True)

@@ -55,7 +55,7 @@ class Options:
         Strip height of multi-layer groups; 0 lets the scheduler choose.
     """
 
-    fuse: int = 5
+    fuse: int = 8
     keep_maps: bool = True
     save_all: bool = False
     fold_tables: bool = True
