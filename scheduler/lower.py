@@ -18,10 +18,14 @@ from ..ir.isa import Opcode, Program, instruction
 from ..ir.layout import blocks
 from ..ir.tile import Group, Ring, Statement, TileProgram
 from ..ir.verify import verify
-from .instructions import Builder, Source
+from .array import array_instructions, depthwise_instructions
+from .constants import Constants
 from .layers import Layer, make_layers
-from .memories import Action, Chunk, fill_memories
+from .memories import Action, fill_memories
+from .operands import Kept, Source, Task
 from .strips import Strips, plan_strips
+from .transfers import load_instructions, save_instructions
+from .vector import vector_instructions
 
 __all__ = ["Place", "Plan", "lower"]
 
@@ -100,7 +104,7 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
         )
 
     state = _State()
-    builder = Builder(arch, graph)
+    constants = Constants()
     for tensor in graph.inputs:
         _give_place(state, graph, tensor, arch)
     _check_overlaps(tiling)
@@ -108,10 +112,10 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
     index = {layer.name: position[layer.op.name] for layer in layers}
     actions: list[Action] = []
     for group in tiling.groups:
-        actions += _Walk(group, graph, arch, named, index, state, builder).actions()
+        actions += _Walk(group, graph, arch, named, index, state, constants).actions()
     stream = fill_memories(actions, arch)
     rows = np.array([*(a.row for a in stream), instruction(Opcode.END)], np.int64)
-    image = builder.image()
+    image = constants.image()
     program = Program(
         assign_waits(rows, arch, image),
         image,
@@ -176,13 +180,13 @@ class _Walk:
         named: dict[str, Layer],
         index: dict[str, int],
         state: _State,
-        builder: Builder,
+        constants: Constants,
     ) -> None:
-        self.group, self.graph, self.arch, self.state, self.builder = group, graph, arch, state, builder
+        self.group, self.graph, self.arch, self.state, self.constants = group, graph, arch, state, constants
         self.named, self.index = named, index
         self.layers = tuple(named[s.layer] for s in group.statements if s.layer)
         self.out: list[Action] = []
-        self.resident: dict[tuple[object, ...], list[Chunk]] = {}
+        self.resident: Kept = {}
 
     def actions(self) -> list[Action]:
         group = self.group
@@ -288,10 +292,30 @@ class _Walk:
         y0, y1 = strips.span(layer.inputs[0] if layer.reduces else s.tensor, step, s.stage)
         if y1 > y0:
             sources = tuple(self._ring_of(name, layer) for name in layer.inputs)
-            self.out += self.builder.compute(
-                s, layer, sources, self.state.rings[s.tensor], (y0, y1), (x0, x1) if self.group.cols < self.group.width else None,
-                self.index[layer.name], only, self.resident,
-            )  # fmt: skip
+            cols = (
+                (x0, x1) if self.group.cols < self.group.width else (0, self.graph.tensors[s.tensor].shape[1])
+            )
+            kept = self.resident if s.weights == "resident" else None
+            task = Task(
+                s,
+                layer,
+                sources,
+                self.state.rings[s.tensor],
+                (y0, y1),
+                cols,
+                self.index[layer.name],
+                only,
+                kept,
+            )
+            self.out += self._compute(task)
+
+    def _compute(self, task: Task) -> list[Action]:
+        """Instructions that make output rows and columns of a layer."""
+        with_parts = depthwise_instructions if task.statement.kind == "dwc" else array_instructions
+        if not task.layer.parts:
+            return vector_instructions(task, self.graph, self.arch, self.constants)
+        parts = range(len(task.layer.parts))
+        return [a for p in parts for a in with_parts(task, p, self.graph, self.arch, self.constants)]
 
     def _ring_of(self, tensor: str, layer: Layer) -> Source:
         if tensor not in self.state.rings:
@@ -308,9 +332,9 @@ class _Walk:
             s
         )
         columns = self._source_columns(s.tensor, x0, x1) if tiled else (0, self._columns(s))
-        self.out += self.builder.load(
-            s, reader, place.offset, self.state.rings[s.tensor], (y0, y1), columns, self.index[reader.name]
-        )
+        self.out += load_instructions(
+            s.tensor, reader, place.offset, self.state.rings[s.tensor], (y0, y1), columns, self.index[reader.name], self.graph, self.arch
+        )  # fmt: skip
 
     def _save(self, s: Statement, y0: int, y1: int, x0: int, x1: int, only: int | None) -> None:
         place = _give_place(self.state, self.graph, s.tensor, self.arch)
@@ -322,9 +346,9 @@ class _Walk:
             first, stop = only * unit // self.arch.lanes, min(stop, -(-(only + 1) * unit // self.arch.lanes))
         width = place.shape[1]
         columns = (x0, x1) if self.group.cols < self.group.width else (0, width)
-        self.out += self.builder.save(
-            s.tensor, place.offset, self.state.rings[s.tensor], (y0, y1), columns, (first, stop), index
-        )
+        self.out += save_instructions(
+            s.tensor, place.offset, self.state.rings[s.tensor], (y0, y1), columns, (first, stop), index, self.graph, self.arch
+        )  # fmt: skip
 
     def _view(self, s: Statement) -> None:
         layer = self.named[s.layer]

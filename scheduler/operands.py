@@ -1,0 +1,71 @@
+"""Operands of instructions: rings in force, and the input range behind a window's positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.tile import Ring, Statement
+from .layers import Layer
+from .memories import Chunk
+
+__all__ = ["Kept", "Rows", "Source", "Task", "window_axis"]
+
+Rows = tuple[int, int]
+Kept = dict[tuple[object, ...], Chunk]
+"""Constants that stay on chip for a whole group, by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A ring in force, and the first column of the map that it holds."""
+
+    ring: Ring
+    first: int
+
+    def operand(self, prefix: str, row: int, column: int, block: int = 0) -> dict[str, int]:
+        """Fields of the operand whose row 0 is map row `row`, column 0 map column `column`."""
+        r = self.ring
+        return {
+            f"{prefix}_group": r.group,
+            f"{prefix}_base": r.base + block * r.plane + column - self.first,
+            f"{prefix}_pitch": r.pitch,
+            f"{prefix}_plane": r.plane,
+            f"{prefix}_rows": r.rows,
+            f"{prefix}_row0": row % r.rows,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One statement of one strip: make these rows and columns of a layer's output.
+
+    Parameters
+    ----------
+    index : int
+        Of the layer, for reports.
+    only : int or None
+        The one output chunk to make; None makes all.
+    kept : Kept or None
+        Where the statement's constants stay; None loads them for each use.
+    """
+
+    statement: Statement
+    layer: Layer
+    sources: tuple[Source, ...]
+    out: Source
+    rows: Rows
+    cols: Rows
+    index: int
+    only: int | None
+    kept: Kept | None
+
+
+def window_axis(low: int, high: int, stride: int, pad: int, span: int, size: int) -> tuple[int, int, int]:
+    """First input index, padding before it, and valid indices from it, for window positions low..high-1."""
+    first = low * stride - pad
+    before = max(0, -first)
+    start = min(max(first, 0), size - 1)
+    stop = min(size, (high - 1) * stride - pad + span)
+    if first >= size:  # every tap lies beyond the map
+        return size - 1, 0, 0
+    return start, before, max(0, stop - start)
