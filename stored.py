@@ -152,7 +152,7 @@ class _Network:
     mode: str
     quants: dict[str, Any]
     opsets: dict[str, int]
-    fixed: dict[str, Any]
+    divisors: dict[str, Any]
     sqnr_db: dict[str, float]
 
 
@@ -169,7 +169,7 @@ def pack_model(model: Model) -> bytes:
             mode=model.mode,
             quants={name: quant for name, quant in model.network.quants.items() if name in ports},
             opsets=dict(model.network.opsets),
-            fixed=dict(model.fixed),
+            divisors=dict(model.divisors),
             sqnr_db=dict(vars(model).get("sqnr_db", {})),
         )
     )
@@ -209,7 +209,7 @@ def load_model(path: Path) -> Model:
         mode=rest.mode,
         network=network,
         measure_sqnr=lambda model: rest.sqnr_db,
-        fixed=rest.fixed,
+        divisors=rest.divisors,
     )
 
 

@@ -66,7 +66,10 @@ def synthetic_images(shape: Sequence[int], *, seed: int = 0) -> Floats:
 def _few_bits(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The values with their significands rounded to `STATISTIC_BITS`."""
     significand, exponent = np.frexp(values)
-    return np.ldexp(np.round(np.ldexp(significand, STATISTIC_BITS)), exponent - STATISTIC_BITS)
+    rounded: NDArray[np.float64] = np.ldexp(
+        np.round(np.ldexp(significand, STATISTIC_BITS)), exponent - STATISTIC_BITS
+    )
+    return rounded
 
 
 class NetworkBuilder:
@@ -323,7 +326,12 @@ class NetworkBuilder:
         beta = gain * (rng.uniform(-0.4, 0.4, channels) + (SHIFT if act in RECTIFIERS else 0.0))
         if bn and self.batch_norm:
             linear = self.node(op, (x, self.constant(f"{name}.weight", weight)), name, **attributes)
-            parts = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
+            parts: dict[str, NDArray[np.float64]] = {
+                "gamma": gamma,
+                "beta": beta,
+                "mean": mean,
+                "variance": variance,
+            }
             names = [self.constant(f"{name}.bn.{k}", v.astype(np.float32)) for k, v in parts.items()]
             y = self.node("BatchNormalization", (linear, *names), f"{name}.bn", epsilon=BATCH_NORM_EPSILON)
         else:

@@ -127,10 +127,10 @@ class Costing:
 
     def record_words(self, layer: Layer, part: Part) -> int:
         """Weight words of one output block."""
-        _, kh, kw, _ = part.weight.shape
+        kh, kw = part.window.kernel
         lanes = self.arch.lanes
         if part.depthwise:
-            return parameter_words(lanes) + -(-kh * kw // lanes)
+            return parameter_words(lanes) + -(-part.window.taps // lanes)
         source = layer.inputs[part.source]
         fold = fold_of(part, self.graph.tensors[source].shape[2], lanes) if self.folds(source) else None
         if fold is not None:

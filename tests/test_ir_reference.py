@@ -1,7 +1,5 @@
 """The reference against sums written out element by element, from the operators' definitions."""
 
-# ruff: noqa: PLR0917  (a property has as many arguments as it draws)
-
 from __future__ import annotations
 
 from collections.abc import Iterator
