@@ -326,13 +326,13 @@ class NetworkBuilder:
         beta = gain * (rng.uniform(-0.4, 0.4, channels) + (SHIFT if act in RECTIFIERS else 0.0))
         if bn and self.batch_norm:
             linear = self.node(op, (x, self.constant(f"{name}.weight", weight)), name, **attributes)
-            parts: dict[str, NDArray[np.float64]] = {
+            parts = {
                 "gamma": gamma,
                 "beta": beta,
                 "mean": mean,
                 "variance": variance,
             }
-            names = [self.constant(f"{name}.bn.{k}", v.astype(np.float32)) for k, v in parts.items()]
+            names = [self.constant(f"{name}.bn.{k}", np.asarray(v, np.float32)) for k, v in parts.items()]
             y = self.node("BatchNormalization", (linear, *names), f"{name}.bn", epsilon=BATCH_NORM_EPSILON)
         else:
             scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
