@@ -89,6 +89,8 @@ class Costing:
         self.m = machine(arch)
         self.bandwidth = min(float(arch.stream_bytes), dram_bytes_per_cycle) * _DRAM_SHARE
         self._busy: dict[tuple[str, int, int], int] = {}
+        self._strips: dict[tuple[str, int, int], Strips] = {}
+        self._words: dict[str, tuple[int, int]] = {}
 
     # -- sizes -------------------------------------------------------------------------------------------------------
     def map_words(self, tensor: str) -> int:
@@ -116,6 +118,8 @@ class Costing:
 
     def weight_words(self, layer: Layer) -> tuple[int, int]:
         """Words of the array's and the depthwise engine's weight memory, all output channels."""
+        if layer.name in self._words:
+            return self._words[layer.name]
         array = deep = 0
         for part in layer.parts:
             o, kh, kw, _ = part.weight.shape
@@ -123,6 +127,7 @@ class Costing:
                 deep += blocks(o, self.arch.lanes) * (1 + -(-kh * kw // 8))
             else:
                 array += blocks(o, self.arch.conv.oc) * self.record_words(layer, part)
+        self._words[layer.name] = (array, deep)
         return array, deep
 
     def record_words(self, layer: Layer, part: Part) -> int:
@@ -197,13 +202,13 @@ class Costing:
         made = {layer.output for layer in layers}
         last = graph.tensors[layers[-1].output].shape
         cols = cols or last[1]
-        strips = plan_strips(layers, graph, outputs, rows)
+        strips = self._strips_of(layers, outputs, rows)
         loads = tuple(
             dict.fromkeys(
                 t for layer in layers for t in layer.inputs if t not in made and t not in resident_maps
             )
         )
-        if strips.count > 1 and resident and not self._weights_fit(layers):
+        if strips.count > 1 and resident and not self.weights_fit(layers):
             return None
         rings: dict[str, RingNeed] = {}
         for t in (*loads, *(layer.output for layer in layers)):
@@ -240,7 +245,14 @@ class Costing:
                     widest = max(widest, b - a)
         return widest
 
-    def _weights_fit(self, layers: tuple[Layer, ...]) -> bool:
+    def _strips_of(self, layers: tuple[Layer, ...], outputs: set[str], rows: int) -> Strips:
+        """Row schedule of a group; it does not depend on what stays on chip."""
+        key = (layers[0].name, len(layers), rows)
+        if key not in self._strips:
+            self._strips[key] = plan_strips(layers, self.graph, outputs, rows)
+        return self._strips[key]
+
+    def weights_fit(self, layers: tuple[Layer, ...]) -> bool:
         """All constants of the group at once, with room for one wrap of the circular memories."""
         words = [self.weight_words(layer) for layer in layers]
         for axis, size in ((0, self.arch.weight_words), (1, self.arch.depthwise_words)):

@@ -33,6 +33,8 @@ _CHUNKS = 4
 """Output chunks of a layer whose weights stream: the next chunk loads, and a depthwise layer starts, behind the first."""
 _TILES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Column tiles tried for maps whose rows are too wide."""
+_HOPELESS = 1.5
+"""Strip heights are tried from high to low until a candidate is this much worse than the best and takes few words."""
 _LEAST_BUSY = 256
 """Cycles below which an instruction is not cut further: start-up and drain are about 30."""
 
@@ -113,6 +115,7 @@ class _Planner:
                 self.readers[t].append(i)
         self.spilled = {t for t in graph.tensors if not self._may_stay(t)}
         self.memo: dict[tuple[object, ...], list[Candidate]] = {}
+        self.chunks: dict[str, int] = {}
 
     def _may_stay(self, tensor: str) -> bool:
         """A map can stay on chip between groups: it is made here, fits a map group, and no view needs it in DRAM."""
@@ -155,6 +158,8 @@ class _Planner:
                     or self.layers[i].reduces
                 ):
                     break
+                if j - i > 1 and not self.costing.weights_fit(self.layers[i:j]):
+                    break  # a longer group has more weights still
                 found = self._best(i, j, hopeful)
                 if found is None and j - i > 1:
                     continue
@@ -211,12 +216,17 @@ class _Planner:
         on_chip = kept | (stay - {layer.output for layer in layers})
         height = self.graph.tensors[strip_driver(layers)].shape[0]
         width = self.graph.tensors[layers[-1].output].shape[1]
-        found = [
-            c
-            for rows in self._heights(height, len(layers))
-            for settings in self._settings(layers, rows, height)
-            if (c := costing.candidate(layers, outputs, on_chip, saves, rows, **settings)) is not None
-        ]
+        found: list[Candidate] = []
+        for rows in self._heights(height, len(layers)):
+            here = [
+                c
+                for settings in self._settings(layers, rows, height)
+                if (c := costing.candidate(layers, outputs, on_chip, saves, rows, **settings)) is not None
+            ]
+            worse = found and here and min(map(self._value, here)) > _HOPELESS * min(map(self._value, found))
+            found += here
+            if worse and min(c.least_words for c in here) < self.arch.group_words // 4:
+                break  # lower strips only cost more, and need no less than this
         if len(layers) == 1:
             found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
         return sorted(found, key=self._value)
@@ -248,8 +258,11 @@ class _Planner:
 
     def _chunk(self, layer: Layer) -> int:
         """Output blocks a chunk, for weights that stream: a fraction of the memory, and of the layer."""
-        if not layer.parts:
-            return 0
+        if layer.name not in self.chunks:
+            self.chunks[layer.name] = self._new_chunk(layer) if layer.parts else 0
+        return self.chunks[layer.name]
+
+    def _new_chunk(self, layer: Layer) -> int:
         shape = self.graph.tensors[layer.output].shape
         widest = max(len(part.bias) for part in layer.parts)
         if layer.engine == Engine.DWC:
