@@ -6,7 +6,8 @@ in the map memory come from the tiling's rings; constants are placed by `memorie
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,9 +21,9 @@ from ..ir.tile import Group, Ring, Statement, TileProgram
 from ..ir.verify import verify
 from .array import array_instructions, depthwise_instructions
 from .constants import Constants
-from .layers import Layer, make_layers
+from .layers import Layer, Part, make_layers
 from .memories import Action, fill_memories
-from .operands import Kept, Source, Task
+from .operands import Kept, Rows, Source, Task, padded_runs
 from .strips import Strips, plan_strips
 from .transfers import load_instructions, save_instructions
 from .vector import vector_instructions
@@ -130,6 +131,17 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
     }
     engines = tuple(engine_of.get(op.name, "folded") for op in graph.ops)
     return Plan(graph, arch, tiling, program, state.places, tuple(position), engines)
+
+
+def _padded_tiles(task: Task, part: Part) -> Iterator[tuple[Rows, Rows]]:
+    """The task's rows and columns, in pieces that the padding fields of an instruction can say."""
+    if part.step != (1, 1):
+        yield task.rows, task.cols
+        return
+    win = part.window
+    for rows in padded_runs(*task.rows, win.stride[0], win.pad[0], win.span[0]):
+        for cols in padded_runs(*task.cols, win.stride[1], win.pad[1], win.span[1]):
+            yield rows, cols
 
 
 def _give_place(state: _State, graph: Graph, tensor: str, arch: Arch) -> Place:
@@ -314,8 +326,12 @@ class _Walk:
         with_parts = depthwise_instructions if task.statement.kind == "dwc" else array_instructions
         if not task.layer.parts:
             return vector_instructions(task, self.graph, self.arch, self.constants)
-        parts = range(len(task.layer.parts))
-        return [a for p in parts for a in with_parts(task, p, self.graph, self.arch, self.constants)]
+        out: list[Action] = []
+        for p, part in enumerate(task.layer.parts):
+            for rows, cols in _padded_tiles(task, part):
+                tile = replace(task, rows=rows, cols=cols)
+                out += with_parts(tile, p, self.graph, self.arch, self.constants)
+        return out
 
     def _ring_of(self, tensor: str, layer: Layer) -> Source:
         if tensor not in self.state.rings:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..ir.isa import FORMATS
 from ..ir.tile import Ring, Statement
 from .layers import Layer
 from .memories import Chunk
 
-__all__ = ["Kept", "Rows", "Source", "Task", "window_axis"]
+__all__ = ["Kept", "Rows", "Source", "Task", "padded_runs", "window_axis"]
 
 Rows = tuple[int, int]
+MOST_PADDING = min(f.high for form in FORMATS.values() for f in form if f.name in {"pad_top", "pad_left"})
+"""Rows or columns of padding that an instruction can say."""
 Kept = dict[tuple[object, ...], Chunk]
 """Constants that stay on chip for a whole group, by key."""
 
@@ -63,9 +67,28 @@ class Task:
 def window_axis(low: int, high: int, stride: int, pad: int, span: int, size: int) -> tuple[int, int, int]:
     """First input index, padding before it, and valid indices from it, for window positions low..high-1."""
     first = low * stride - pad
-    before = max(0, -first)
+    before = min(max(0, -first), (high - 1 - low) * stride + span)  # more could not be seen
     start = min(max(first, 0), size - 1)
     stop = min(size, (high - 1) * stride - pad + span)
     if first >= size:  # every tap lies beyond the map
         return size - 1, 0, 0
     return start, before, max(0, stop - start)
+
+
+def padded_runs(low: int, high: int, stride: int, pad: int, span: int) -> Iterator[Rows]:
+    """Window positions low..high-1 in runs that have no more padding before them than an instruction can say.
+
+    A map that is put at the right end of a long concatenation has all the others' columns as padding: the positions
+    that see nothing else become runs of their own.
+
+    >>> list(padded_runs(0, 2100, stride=1, pad=1600, span=1))
+    [(0, 1023), (1023, 1600), (1600, 2100)]
+    """
+    blind = (pad - span) // stride + 1  # first position that sees the map
+    longest = (MOST_PADDING - span) // stride + 1
+    while low < high and pad - low * stride > MOST_PADDING and blind > low and longest > 0:
+        stop = min(high, blind, low + longest)
+        yield low, stop
+        low = stop
+    if low < high:
+        yield low, high
