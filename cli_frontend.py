@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,11 +13,15 @@ from .cli_options import COMMON, DATA, Common, Data, parse_settings, parse_shape
 
 __all__ = ["check", "quantize"]
 
+_ANOTHER_MACHINE = "name a larger machine with --arch, or change a field with --set"
+
 
 def check(
     model: Annotated[str, Parameter(help="ONNX file or `zoo:NAME`.")],
     *,
-    arch: Annotated[str | None, Parameter(help="Also ask whether this machine fits the board.")] = None,
+    arch: Annotated[
+        str | None, Parameter(help="Machine that the layers must fit.  [default: the core of the board]")
+    ] = None,
     set: Annotated[
         tuple[str, ...],
         Parameter(
@@ -38,23 +43,40 @@ def check(
     ] = (),
     common: Common = COMMON,
 ) -> None:
-    """Which operators run on the DPU, which on the host, and why; before any work."""
-    from .api import find
+    """Which operators run on the DPU, which on the host, which fit nowhere, and why; before any work."""
+    from .api import find, load_int8
     from .frontend import check as coverage_of
     from .hwsim.resources import fits
     from .ir.arch import Arch
     from .ir.board import Board
+    from .scheduler import find_misfits
 
-    misfits: tuple[str, ...] = ()
-    if arch is not None or set:
-        chosen = Board.load(board)
-        machine = (Arch.load(arch) if arch else chosen.default_arch).override(parse_settings(set))
-        misfits = tuple(fits(machine, chosen))
+    chosen = Board.load(board)
+    machine = (Arch.load(arch) if arch else chosen.default_arch).override(parse_settings(set))
     with staged(common) as stage:
         stage("read the network")
         network, _ = find(model, input_shape=parse_shapes(input_shape), seed=common.seed)
         coverage = coverage_of(network)
-    nodes = coverage.nodes
+        stage("try every layer")
+        int8 = load_int8(
+            network,
+            arch=machine,
+            synthetic_calibration=True,
+            seed=common.seed,
+            equalise=False,
+            bias_correction=False,
+        )
+        misfits = {
+            str(e.facts["node"]): str(e) for graph in int8.graphs for e in find_misfits(graph, machine)
+        }
+    nodes = tuple(
+        replace(n, where="unsupported", reason=misfits[n.name], help=_ANOTHER_MACHINE)
+        if n.name in misfits
+        else n
+        for n in coverage.nodes
+    )
+    named = {n.name for n in nodes}
+    others = [*fits(machine, chosen), *(text for name, text in misfits.items() if name not in named)]
     counts = {where: sum(n.where == where for n in nodes) for where in ("dpu", "host", "unsupported")}
 
     def text() -> str:
@@ -70,14 +92,16 @@ def check(
             ]
             helps = dict.fromkeys(n.help for n in away if n.help)
             lines += ["", *(f"  what would help: {h}" for h in helps)]
-        lines += [f"  {m}" for m in misfits]
+        lines += ["", f"{machine.name} on {chosen.name}: " + ("; ".join(others) if others else "fits")]
         return "\n".join(lines)
 
     value = {
         "schema": "tilewright.check/1",
         "model": network.name,
         "counts": counts,
-        "misfits": list(misfits),
+        "arch": machine.name,
+        "board": chosen.name,
+        "misfits": others,
         "nodes": [
             {"name": n.name, "op": n.op, "where": n.where, "reason": n.reason, "help": n.help} for n in nodes
         ],
@@ -95,8 +119,8 @@ def quantize(
     ranges: Annotated[
         Literal["minmax", "percentile", "mse"], Parameter(help="How activation ranges are chosen.")
     ] = "minmax",
-    equalise: Annotated[bool, Parameter(help="Equalise weight ranges across layers.")] = False,
-    bias_correction: Annotated[bool, Parameter(help="Correct biases by the calibration means.")] = False,
+    equalise: Annotated[bool, Parameter(help="Equalise weight ranges across layers.")] = True,
+    bias_correction: Annotated[bool, Parameter(help="Correct biases by the calibration means.")] = True,
     output: Annotated[
         Path | None,
         Parameter(name=("--output", "-o"), help="The int8 network, for `compile`.  [default: NAME.int8.npz]"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..ir.arch import Arch
 from ..ir.graph import Graph
 from .lower import Place, Plan, lower
-from .plan import Objective, Options, plan_tiling
+from .plan import Objective, Options, find_misfits, plan_tiling
 
-__all__ = ["Objective", "Options", "Place", "Plan", "lower", "schedule"]
+__all__ = ["Objective", "Options", "Place", "Plan", "find_misfits", "lower", "schedule"]
 
 
 def schedule(

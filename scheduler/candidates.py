@@ -143,6 +143,11 @@ class Costing:
         lead = part.channels[0] % lanes
         return parameter_words(lanes) + kh * kw * -(-(lead + part.channels[1] - part.channels[0]) // lanes)
 
+    def record_taps(self, layer: Layer, part: Part) -> int:
+        """Weight words of one output block and one input block: the least that an instruction takes."""
+        kh, kw = part.window.kernel
+        return kh if self.folds(layer.inputs[part.source]) else kh * kw
+
     def weight_bytes(self, layer: Layer) -> int:
         array, deep = self.weight_words(layer)
         return array * self.arch.lanes * self.arch.conv.oc + deep * 8 * self.arch.lanes
@@ -210,6 +215,8 @@ class Costing:
         )
         if strips.count > 1 and resident and not self.weights_fit(layers):
             return None
+        if not all(self._reduction_fits(layer, rows, cols) for layer in layers):
+            return None
         rings: dict[str, RingNeed] = {}
         for t in (*loads, *(layer.output for layer in layers)):
             h, w, c = graph.tensors[t].shape
@@ -251,6 +258,17 @@ class Costing:
         if key not in self._strips:
             self._strips[key] = plan_strips(layers, self.graph, outputs, rows)
         return self._strips[key]
+
+    def _reduction_fits(self, layer: Layer, rows: int, cols: int) -> bool:
+        """An output block whose weights exceed their memory is summed in pieces, while its pixels wait in accumulators."""
+        for part in layer.parts if layer.engine == Engine.CONV else ():
+            if part.depthwise or self.record_words(layer, part) <= self.arch.weight_words:
+                continue
+            pixels = -(-rows // part.step[0]) * -(-cols // part.step[1])
+            least = parameter_words(self.arch.lanes) + self.record_taps(layer, part)
+            if pixels > self.arch.conv.pixels or least > self.arch.weight_words // 2:
+                return False
+        return True
 
     def weights_fit(self, layers: tuple[Layer, ...]) -> bool:
         """All constants of the group at once, with room for one wrap of the circular memories."""

@@ -22,8 +22,9 @@ from .candidates import Candidate, Costing
 from .layers import Layer, make_layers
 from .place import Floor, Users, Wanted, place_group
 from .strips import strip_driver
+from .weights import parameter_words
 
-__all__ = ["Objective", "Options", "plan_tiling"]
+__all__ = ["Objective", "Options", "find_misfits", "plan_tiling"]
 
 Objective = Literal["latency", "energy", "edp"]
 
@@ -90,7 +91,15 @@ def plan_tiling(
     return _Planner(graph, arch, layers, objective, dram_bytes_per_cycle, options).run(), layers
 
 
+def find_misfits(graph: Graph, arch: Arch) -> tuple[ScheduleError, ...]:
+    """Every layer that fits the machine in no tile: resource, demand, bound and lever; nothing is scheduled."""
+    layers = make_layers(graph, arch)
+    return _Planner(graph, arch, layers, "latency", float("inf"), Options()).misfits()
+
+
 class _Planner:
+    """Carries out the three steps."""
+
     def __init__(
         self,
         graph: Graph,
@@ -227,6 +236,11 @@ class _Planner:
             found += here
             if worse and min(c.least_words for c in here) < self.arch.group_words // 4:
                 break  # lower strips only cost more, and need no less than this
+        if (
+            layers[-1].reduces
+            and blocks(self.graph.tensors[layers[-1].output].shape[2], self.arch.lanes) > self.arch.vec.sums
+        ):
+            found = [c for c in found if c.strips.count == 1]
         if len(layers) == 1:
             found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
         return sorted(found, key=self._value)
@@ -295,11 +309,11 @@ class _Planner:
         if any(c.least_words <= half for c in whole) or layers[0].reduces:
             return []
         found: list[Candidate] = []
-        for parts in _TILES:
-            cols = -(-width // parts)
-            if cols >= self.arch.conv.pixels:
-                cols = -(-cols // self.arch.conv.pixels) * self.arch.conv.pixels
-            if cols >= width:
+        pixels = self.arch.conv.pixels
+        wide = [math.ceil(width / parts / pixels) * pixels for parts in _TILES if width // parts >= pixels]
+        narrow = [min(pixels, width - 1) >> n for n in range(pixels.bit_length())]
+        for cols in dict.fromkeys((*wide, *narrow)):
+            if not 0 < cols < width:
                 continue
             found += [
                 c
@@ -410,22 +424,43 @@ class _Planner:
         statement = Statement("view", layer.output, shape, layer.name, layer.inputs)
         return Group(layer.name, shape[0], shape[0], shape[1], shape[1], "strips", (statement,))
 
+    def misfits(self) -> tuple[ScheduleError, ...]:
+        """An error for every layer that fits in no tile, even alone with its maps in DRAM."""
+        capacity = self.arch.group_words * self.arch.maps.groups
+        return tuple(
+            self._does_not_fit(layer)
+            for i, layer in enumerate(self.layers)
+            if layer.engine is not None and self._best(i, i + 1, set(), capacity) is None
+        )
+
     def _does_not_fit(self, layer: Layer) -> ScheduleError:
-        need = max(
-            (
-                self.costing.map_words(t) // max(1, self.graph.tensors[t].shape[0])
-                for t in (*layer.inputs, layer.output)
-            ),
-            default=0,
+        """Which of the memories it is, both numbers, and what would help."""
+        arch, tensors = self.arch, self.graph.tensors
+        for part in layer.parts if layer.engine == Engine.CONV else ():
+            least = parameter_words(arch.lanes) + self.costing.record_taps(layer, part)
+            if not part.depthwise and 2 * least > arch.weight_words:
+                kib = -(-2 * least * arch.lanes * arch.conv.oc // 1024)
+                return ScheduleError(
+                    f"{layer.name}: its {part.window.taps} taps need {2 * least} weight words for one block of channels, {arch.name} has "
+                    f"{arch.weight_words}; raise weights.kib to {kib}, or split the kernel",
+                    node=layer.name, demand=2 * least, bound=arch.weight_words,
+                )  # fmt: skip
+        if layer.reduces and blocks(tensors[layer.output].shape[2], arch.lanes) > arch.vec.sums:
+            channels = tensors[layer.output].shape[2]
+            return ScheduleError(
+                f"{layer.name}: pools {channels} channels at once, {arch.name} keeps sums for {arch.vec.sums * arch.lanes}; raise vec.sums to "
+                f"{blocks(channels, arch.lanes)}",
+                node=layer.name, demand=channels, bound=arch.vec.sums * arch.lanes,
+            )  # fmt: skip
+        widest = max(
+            (*layer.inputs, layer.output), key=lambda t: self.costing.map_words(t) // tensors[t].shape[0]
         )
+        row = self.costing.map_words(widest) // tensors[widest].shape[0]
         return ScheduleError(
-            f"{layer.name}: no tile fits {self.arch.name}: a row of its widest map takes {need} map words, a map group holds "
-            f"{self.arch.group_words}; weights take {self.costing.weight_words(layer)[0]} words of {self.arch.weight_words}; raise maps.kib or weights.kib, "
-            "or take fewer map groups",
-            node=layer.name,
-            demand=need,
-            bound=self.arch.group_words,
-        )
+            f"{layer.name}: no tile fits {arch.name}: a row of %{widest} takes {row} map words, a map group holds {arch.group_words} and its "
+            f"window more than one row; raise maps.kib, or take fewer map groups",
+            node=layer.name, demand=row, bound=arch.group_words,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

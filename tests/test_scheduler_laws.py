@@ -11,7 +11,7 @@ from tilewright.ir.arch import Arch
 from tilewright.ir.errors import ProgramError, ScheduleError
 from tilewright.ir.graph import Graph, Window
 from tilewright.ir.tile import TileProgram
-from tilewright.scheduler import Options, lower, schedule
+from tilewright.scheduler import Options, find_misfits, lower, schedule
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +133,13 @@ def test_a_tiling_for_another_machine_is_refused(network: Graph) -> None:
 
 
 def test_a_layer_that_fits_nowhere_names_resource_demand_and_lever() -> None:
-    """Weights of one output block exceed the memory while many pixels wait."""
+    """A kernel whose taps alone exceed the weight memory."""
     g = GraphBuilder(1, "f32")
-    g.conv(g.input((20, 20, 512)), 8, (3, 3), (1, 1), (1, 1, 1, 1))
+    g.conv(g.input((40, 40, 16)), 8, (31, 31), (1, 1), (1, 1, 1, 1))
     arch = Arch.preset("b512").override({"weights.kib": 8, "maps.kib": 512})
     with pytest.raises(
-        ScheduleError, match=r"op0: an output block needs \d+ weight words, b512\+ has \d+.*raise weights.kib"
+        ScheduleError,
+        match=r"op0: its 961 taps need 1924 weight words .* b512\+ has 128; raise weights.kib to 121",
     ):
         schedule(g.graph(), arch)
 
@@ -160,6 +161,25 @@ def test_a_reduction_larger_than_the_weight_memory_is_split() -> None:
     plan = schedule(graph, arch)
     assert not compare(plan, graph).differing
     assert any("last=1" in line and "first=1" not in line for line in plan.program if line.startswith("conv"))
+
+
+def test_many_pixels_of_a_split_reduction_go_block_by_block() -> None:
+    """A 3x3 layer of 512 channels on 8 KiB of weights: tiles of as many pixels as accumulators wait, and right to the byte."""
+    g = GraphBuilder(1, "f32")
+    g.conv(g.input((6, 7, 512)), 8, (3, 3), (1, 1), (1, 1, 1, 1))
+    graph = g.graph()
+    plan = schedule(graph, Arch.preset("b512").override({"weights.kib": 8, "maps.kib": 512}))
+    assert not compare(plan, graph).differing
+
+
+def test_every_layer_that_fits_nowhere_is_found_before_scheduling() -> None:
+    """All of them at once, each with its lever; a network that fits has none."""
+    g = GraphBuilder(1, "f32")
+    x = g.conv(g.input((40, 40, 16)), 8, (31, 31), (1, 1), (15, 15, 15, 15))
+    g.conv(g.conv(x, 8, (3, 3), (1, 1), (1, 1, 1, 1)), 8, (33, 33), (1, 1), (16, 16, 16, 16))
+    arch = Arch.preset("b512").override({"weights.kib": 8})
+    assert [error.facts["node"] for error in find_misfits(g.graph(), arch)] == ["op0", "op2"]
+    assert find_misfits(g.graph(), Arch.preset("b512")) == ()
 
 
 def test_wide_maps_are_cut_into_columns() -> None:
