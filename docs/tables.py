@@ -404,10 +404,26 @@ class _Says(ast.NodeVisitor):
 
 
 def operators() -> str:
-    from tilewright.frontend import lower, lower_linear, lower_maps
+    from tilewright.frontend import (
+        lower,
+        lower_boxes,
+        lower_linear,
+        lower_pairs,
+        lower_pools,
+        lower_resize,
+        lower_views,
+    )
 
     rows: dict[tuple[str, str], list[str]] = {}
-    for module, handlers in ((lower_linear, lower_linear.LINEAR), (lower_maps, lower_maps.MAPS)):
+    tables = (
+        (lower_linear, lower_linear.LINEAR),
+        (lower_pairs, lower_pairs.PAIRS),
+        (lower_pools, lower_pools.POOLS),
+        (lower_boxes, lower_boxes.BOXES),
+        (lower_resize, lower_resize.RESIZES),
+        (lower_views, lower_views.VIEWS),
+    )
+    for module, handlers in tables:
         for op, handler in handlers.items():
             says = _Says(module, lower.Lowering)
             says.read(handler)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ..ir.arch import Arch
-from ..ir.graph import Conv, ConvTranspose, Graph
+from ..ir.graph import Conv, ConvTranspose, Graph, Pool, Reshape, Resize, Slice, Window
 from ..ir.isa import Engine, Program
 from .dram import DramSpec
 from .results import Bounds
@@ -47,8 +49,9 @@ def bounds(graph: Graph, arch: Arch, dram: DramSpec) -> Bounds:
             h, w, c = graph.tensors[op.inputs[0]].shape
             read += min(h * w, out[0] * out[1]) * c
     a, d = arch.macs_per_cycle, arch.depthwise_macs_per_cycle
-    maps_in = sum(graph.tensors[name].bytes for name in dict.fromkeys(graph.inputs))
-    maps_out = sum(graph.tensors[name].bytes for name in dict.fromkeys(graph.outputs))
+    maps_in = sum(_bytes_read(graph, name) for name in dict.fromkeys(graph.inputs))
+    homes = {_home(graph, name) for name in graph.outputs} - set(graph.inputs)
+    maps_out = sum(graph.tensors[name].bytes for name in homes)
     weights = weight_bytes(graph)
     return Bounds(
         compute_cycles=math.floor(max(array_only / a, (array_only + shared) / (a + d))),
@@ -56,6 +59,40 @@ def bounds(graph: Graph, arch: Arch, dram: DramSpec) -> Bounds:
         onchip_cycles=max(written, read) // (arch.maps.groups * arch.banks * arch.lanes),
         compulsory_bytes=maps_in + weights + maps_out,
     )
+
+
+def _home(graph: Graph, name: str) -> str:
+    """The map whose bytes in DRAM a view shows."""
+    while isinstance(op := graph.producer.get(name), Reshape):
+        name = op.inputs[0]
+    return name
+
+
+def _bytes_read(graph: Graph, name: str) -> int:
+    """Bytes of a map that its readers touch: strided windows and slices may leave rows, columns or channels out."""
+    h, w, c = graph.tensors[name].shape
+    most = 0
+    for op in graph.consumers[name]:
+        if isinstance(op, Reshape):
+            most = max(most, _bytes_read(graph, op.output))
+        elif isinstance(op, Conv | Pool):
+            oh, ow, _ = graph.tensors[op.output].shape
+            most = max(most, _touched(op.window, 0, oh, h) * _touched(op.window, 1, ow, w) * c)
+        elif isinstance(op, Slice):
+            most = max(most, math.prod(graph.tensors[op.output].shape))
+        elif isinstance(op, Resize):
+            rows, cols = (len(np.unique(index[:, 0])) for index in (op.rows, op.cols))
+            most = max(most, rows * cols * c)
+        else:
+            most = h * w * c
+    return most
+
+
+def _touched(window: Window, axis: int, outputs: int, size: int) -> int:
+    """Rows (axis 0) or columns of the input that any tap of any output touches."""
+    taps = np.arange(window.kernel[axis]) * window.dilation[axis] - window.pad[axis]
+    at = (np.arange(outputs) * window.stride[axis])[:, None] + taps
+    return len(np.unique(at[(at >= 0) & (at < size)]))
 
 
 def _transfer(read: int, written: int, arch: Arch, dram: DramSpec) -> float:

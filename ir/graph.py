@@ -240,8 +240,12 @@ class ConvTranspose(Op):
     def macs(self, out: Shape) -> int:
         if self.moves:
             return 0
-        s = self.window.stride
-        return out[0] * out[1] * int(np.prod(self.weight.shape)) // (s[0] * s[1])
+        products = 1
+        for axis in (0, 1):  # an output takes the taps that fall on an input's grid point
+            taps = np.arange(self.window.kernel[axis]) * self.window.dilation[axis]
+            at = np.arange(out[axis])[:, None] + self.window.pad[axis] - taps
+            products *= int(np.count_nonzero(at % self.window.stride[axis] == 0))
+        return products * out[2] * self.weight.shape[3]
 
     @property
     def parameters(self) -> int:

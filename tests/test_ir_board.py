@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tilewright.hwsim.resources import fits
+from tilewright.ir.arch import Arch
 from tilewright.ir.board import Board, board_names
 from tilewright.ir.errors import ArchError
 
-ROW = Board.named("kv260").model_dump(exclude={"name"})
+ROW = Board.named("kv260").model_dump(exclude={"name", "core"})
 
 
 def _toml(**changes: object) -> str:
@@ -42,7 +44,11 @@ def test_a_toml_file_adds_a_board(tmp_path: Path) -> None:
     """A file with one table is a board of that name; a name still is a name."""
     path = tmp_path / "mine.toml"
     path.write_text(_toml(dsp=999), encoding="utf-8")
-    assert Board.load(path) == Board.named("kv260").model_copy(update={"name": "mine", "dsp": 999})
+    board = Board.load(path)
+    assert board == Board.named("kv260").model_copy(
+        update={"name": "mine", "dsp": 999, "core": {"base": "b1024"}}
+    )
+    assert board.default_arch == Arch.preset("b1024")
     assert Board.load("kv260") is Board.named("kv260")
 
 
@@ -69,3 +75,17 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """The path stands in the message."""
     with pytest.raises(ArchError, match=r"gone\.toml: cannot be read as a board file"):
         Board.load(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_the_core_of_a_board_fits_it(name: str) -> None:
+    """What is built where no machine is named: it has a depthwise engine, and every resource is there."""
+    board = Board.named(name)
+    assert board.default_arch.has_dwc
+    assert fits(board.default_arch, board) == ()
+
+
+def test_a_core_that_is_no_machine_names_the_board() -> None:
+    board = Board.named("kv260").model_copy(update={"core": {"base": "b2304", "conv": {"pixels": 0}}})
+    with pytest.raises(ArchError, match=r"board kv260, core: conv\.pixels"):
+        _ = board.default_arch
