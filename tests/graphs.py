@@ -314,7 +314,16 @@ def _random_graph(seed: int, mode: RoundingMode, height: int, width: int, channe
 
 @st.composite
 def graphs(draw: st.DrawFn, most: int = 6) -> Graph:
-    """Graphs of up to `most` drawn steps (a step is one to four operators)."""
+    """Graphs of up to `most` drawn steps (a step is one to four operators); half of them drawn evenly, half near zero."""
+    if draw(st.booleans()):
+        rng = np.random.default_rng([draw(st.integers(0, 2**31)), 1])
+        channels = int(rng.integers(1, 5) if rng.random() < 0.4 else rng.integers(5, 48))
+        height, width, count = (
+            int(v) for v in (rng.integers(1, 24), rng.integers(1, 24), rng.integers(1, most + 1))
+        )
+        return _random_graph(
+            int(rng.integers(2**31)), MODES[int(rng.integers(3))], height, width, channels, count
+        )
     return _random_graph(
         draw(st.integers(0, 2**31)),
         draw(st.sampled_from(MODES)),

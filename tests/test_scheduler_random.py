@@ -15,7 +15,7 @@ from tilewright.ir.graph import Graph
 from tilewright.ir.tile import TileProgram
 from tilewright.scheduler import Options, Plan, lower, schedule
 
-_EXAMPLES = int(os.environ.get("TILEWRIGHT_EXAMPLES", "250"))
+_EXAMPLES = int(os.environ.get("TILEWRIGHT_EXAMPLES", "500"))
 _SETTINGS = settings(
     max_examples=_EXAMPLES,
     deadline=None,
