@@ -111,7 +111,7 @@ class Compiled:
             Of the noise; default is the seed of the compilation.
         every : bool
             The programs bring some maps to DRAM, the outputs among them, and those are compared. With `every`, a second
-            schedule that brings each layer's map there is emulated as well.
+            program that brings each layer's map there is emulated as well: the same schedule with more saves.
         """
         from .ir import reference
         from .reports.result import Exact
@@ -141,13 +141,9 @@ class Compiled:
 
     def _saving_all(self) -> Compiled:
         """The same network and machine, every layer's map written to DRAM."""
-        from .scheduler import Options
+        from .scheduler import saving_all
 
-        options = Options(save_all=True)
-        plans = plan_segments(
-            self.model, self.arch, dram=self.dram, objective=self.objective, options=options
-        )
-        return replace(self, plans=plans)
+        return replace(self, plans=tuple(map(saving_all, self.plans)))
 
     def noise(self, seed: int = 0) -> dict[str, NDArray[Any]]:
         """Seeded inputs: normal numbers for float inputs, zeros to 255 for integers."""

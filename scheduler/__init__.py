@@ -6,8 +6,9 @@ from ..ir.arch import Arch
 from ..ir.graph import Graph
 from .lower import Place, Plan, lower
 from .plan import Objective, Options, find_misfits, plan_tiling
+from .witness import saving_all
 
-__all__ = ["Objective", "Options", "Place", "Plan", "find_misfits", "lower", "schedule"]
+__all__ = ["Objective", "Options", "Place", "Plan", "find_misfits", "lower", "saving_all", "schedule"]
 
 
 def schedule(

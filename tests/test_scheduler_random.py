@@ -13,7 +13,7 @@ from tilewright.ir.arch import PRESETS, Arch
 from tilewright.ir.errors import ScheduleError
 from tilewright.ir.graph import Graph
 from tilewright.ir.tile import TileProgram
-from tilewright.scheduler import Options, Plan, lower, schedule
+from tilewright.scheduler import Options, Plan, lower, saving_all, schedule
 
 _EXAMPLES = int(os.environ.get("TILEWRIGHT_EXAMPLES", "500"))
 _SETTINGS = settings(
@@ -58,6 +58,9 @@ def test_every_byte_of_a_random_graph_equals_the_reference(
     assert found.compared > 0
     assert not found.differing
     assert compare(plan, graph, seed, order="random").differing == {}
+    witness = compare(saving_all(plan), graph, seed)
+    assert not witness.differing
+    assert set(witness.values) == {op.output for op in graph.ops}
     assert TileProgram.parse(str(plan.tiling)) == plan.tiling
 
 
