@@ -32,7 +32,6 @@ def equalise_layers(
 
     A pair is two linear layers, the map between them read by nothing else, its activation none or a ReLU.
     """
-    lowered = plan.lowered
     known = dict(statistics)
     divisors: dict[str, NDArray[np.float64]] = {}
     current = {x.output: x for x in layers}
@@ -40,9 +39,7 @@ def equalise_layers(
     for layer in layers:
         for name in dict.fromkeys(layer.inputs):
             readers.setdefault(name, []).append(layer)
-    seen_outside = {v.storage for t, v in lowered.views.items() if t in plan.network.output_names}
-    host_reads = {t for p in plan.pieces for n in p.nodes for t in n.reads}
-    seen_outside |= {lowered.views[t].storage for t in host_reads if t in lowered.views}
+    seen_outside = plan.seen_outside
     for name, following in readers.items():
         first, second = current.get(name), current[following[0].output]
         if len(following) != 1 or name in seen_outside or name not in known:

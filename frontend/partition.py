@@ -42,6 +42,12 @@ class Plan:
     lowered: Lowered
     pieces: tuple[Piece, ...]
 
+    @property
+    def seen_outside(self) -> frozenset[str]:
+        """Maps that become outputs of the network or that the host reads."""
+        tensors = self.network.output_names | {t for p in self.pieces for n in p.nodes for t in n.reads}
+        return frozenset(v.storage for t, v in self.lowered.views.items() if t in tensors)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeCoverage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from .lower import Lowered
 from .model import Border, DpuSegment, HostSegment, Model, dequantise
 from .network import Network, Node, new_session, run_session
 from .partition import Plan, partition
+from .saturation import end_where_flat
 from .scales import choose_scales
 
 __all__ = ["quantize"]
@@ -73,7 +74,10 @@ def quantize(
 
         plan, layers, statistics, divisors = equalise_layers(plan, layers, statistics)
     lowered = plan.lowered
-    quants = choose_scales(lowered, layers, {n: (s.low, s.high) for n, s in statistics.items()}, mode)
+    measured = {n: (s.low, s.high) for n, s in statistics.items()}
+    needed = measured if network.quantised else end_where_flat(layers, measured, plan.seen_outside)
+    shortened = {n for n in measured if needed[n] != measured[n]}
+    quants = choose_scales(lowered, layers, needed, mode)
     means = _means(lowered, layers, statistics) if bias_correction and not network.quantised else {}
     segments = _segments(plan, quants, mode, means)
     kind: Literal["user", "synthetic", "model"] = (
@@ -86,7 +90,7 @@ def quantize(
     )
 
     def sqnr(model: Model) -> dict[str, float]:
-        return _sqnr(model, lowered, layers, sample)
+        return _sqnr(model, lowered, layers, shortened, sample)
 
     return Model(network.name, segments, network.inputs, network.outputs, kind, mode, network, sqnr, divisors)
 
@@ -210,9 +214,13 @@ def _sqnr(
     model: Model,
     lowered: Lowered,
     layers: tuple[Layer, ...],
+    shortened: Collection[str],
     sample: Mapping[str, NDArray[Any]],
 ) -> dict[str, float]:
-    """SQNR of each layer whose output an ONNX tensor names, in dB; levelled maps at their original level."""
+    """SQNR of each layer whose output an ONNX tensor names, in dB.
+
+    Levelled maps count at their original level; in shortened maps, only what the tables behind them see.
+    """
     network = model.network
     named = {x.output: x.name for x in layers if x.output in lowered.views and x.output in network.producer}
     quants = {n: t.quant for g in model.graphs for n, t in g.tensors.items()}
@@ -223,8 +231,10 @@ def _sqnr(
     feeds = real_feeds(network, {p.name: network.feed(p, sample) for p in network.inputs})
     out = {}
     for name, value in run_session(session, names, feeds).items():
+        ends = dequantise(np.array([-128, 127], np.int8), quants[name])
+        want = np.clip(value, *ends) if name in shortened else value
         real = dequantise(kept[name], quants[name]) * model.divisors.get(name, np.ones(1))
-        noise = float(np.sum((lowered.views[name].take(real).reshape(value.shape) - value) ** 2))
-        signal = float(np.sum(value.astype(np.float64) ** 2))
+        noise = float(np.sum((lowered.views[name].take(real).reshape(want.shape) - want) ** 2))
+        signal = float(np.sum(want.astype(np.float64) ** 2))
         out[named[name]] = float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
     return out
