@@ -14,13 +14,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
 
 sys.path.insert(0, str(Path(__file__).parent))  # models.py and its readers are scripts beside this test
 
 import models
+from judging import differing
 from tasks import TASKS, _components, _distance
-from tilewright import frontend
 from weights import TORCH_MAGIC, read_torch_legacy
 
 BASE = [name for name in TASKS if not name.endswith("_int8") and not name.startswith("light_")]
@@ -182,48 +181,6 @@ def test_refilled_networks_have_no_two_equal_weights() -> None:
     model = onnx.load(models.load("light_shufflenet"))
     large = [t.raw_data for t in model.graph.initializer if len(t.dims) > 1]
     assert len(large) == len(set(large)) > 40
-
-
-def stored_maps(model: Any, image: Any) -> dict[str, Any]:
-    """Every int8 tensor that onnxruntime stores, unoptimised, under the name of the real tensor it stands for."""
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    pairs = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
-    del probed.graph.output[:]
-    probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in pairs)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    values = session.run(list(pairs), {session.get_inputs()[0].name: image})
-    stored = {}
-    for (quantised, real), value in zip(pairs.items(), values, strict=True):
-        signed = value.astype(np.int16) - (128 if value.dtype == np.uint8 else 0)
-        stored[real] = stored[quantised] = signed
-    readers = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    stored.update({out: stored[q] for out, q in readers.items() if q in stored})
-    return stored
-
-
-def differing(model: Any, image: Any) -> tuple[int, int, int]:
-    """Bytes compared with onnxruntime's, those that differ, and the largest difference."""
-    network = frontend.load(model)
-    wanted = stored_maps(model, image)
-    compared, differ, largest = 0, 0, 0
-
-    def observe(name: str, value: Any) -> None:
-        nonlocal compared, differ, largest
-        if name in wanted:
-            theirs = wanted[name]
-            theirs = theirs.reshape(theirs.shape[1], *(theirs.shape[2:] or (1, 1))).transpose(1, 2, 0)
-            apart = np.abs(value.astype(np.int16) - theirs)
-            compared, differ = compared + apart.size, differ + int(np.count_nonzero(apart))
-            largest = max(largest, int(apart.max()))
-
-    frontend.quantize(network, None).run({network.inputs[0].name: image}, observe=observe)
-    return compared, differ, largest
 
 
 @pytest.mark.models
