@@ -19,6 +19,7 @@ from .ir.arch import Arch
 from .ir.board import Board
 from .ir.errors import ProgramError, ReportError
 from .ir.graph import Graph
+from .ir.tile_notes import annotated
 from .scheduler import Place, Plan, lower
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def contents(compiled: Compiled) -> dict[str, bytes]:
     segments = []
     for i, plan in enumerate(compiled.plans):
         names = _names(i)
-        tiling = str(plan.tiling).encode()
+        tiling = annotated(plan.tiling, plan.graph, plan.arch.lanes).encode()
         files[names["program"]] = plan.program.save()
         files[names["tiling"]] = tiling
         files[names["listing"]] = (str(plan.program) + "\n").encode()

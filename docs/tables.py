@@ -181,7 +181,10 @@ def instruction_format(opcode: str, func: str | None = None) -> str:
 # -- the tiling IR -----------------------------------------------------------------------------------------------------
 def tiling() -> str:
     """The first three groups of MobileNetV2's schedule."""
-    parts = str(_mobilenet().plans[0].tiling).split("\n\n")
+    from tilewright.ir.tile_notes import annotated
+
+    plan = _mobilenet().plans[0]
+    parts = annotated(plan.tiling, plan.graph, plan.arch.lanes).split("\n\n")
     return _fenced("\n\n".join(parts[:4]), "tiling")
 
 

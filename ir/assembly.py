@@ -59,7 +59,8 @@ def _instruction(line: str) -> NDArray[np.int64]:
             f"no instruction is called {mnemonic!r}; there are {', '.join(o.name.lower() for o in Opcode)}"
         )
     opcode = Opcode[mnemonic.upper()]
-    names: type[VecOp] | type[Memory] | None = {Opcode.VEC: VecOp, Opcode.FILL: Memory}.get(opcode)
+    functions: dict[Opcode, type[VecOp | Memory]] = {Opcode.VEC: VecOp, Opcode.FILL: Memory}
+    names = functions.get(opcode)
     if (names is None) != (function is None) or (names and (function or "").upper() not in names.__members__):
         options = ", ".join(f"{mnemonic}.{n.name.lower()}" for n in names) if names else mnemonic
         raise ProgramError(f"{mnemonic}{'.' + function if function else ''} is no function; want {options}")

@@ -245,7 +245,7 @@ class ConvTranspose(Op):
             taps = np.arange(self.window.kernel[axis]) * self.window.dilation[axis]
             at = np.arange(out[axis])[:, None] + self.window.pad[axis] - taps
             products *= int(np.count_nonzero(at % self.window.stride[axis] == 0))
-        return products * out[2] * self.weight.shape[3]
+        return products * out[2] * int(self.weight.shape[3])
 
     @property
     def parameters(self) -> int:

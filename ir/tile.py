@@ -229,19 +229,21 @@ _STATEMENT = re.compile(
 )
 
 
-def _strip_comment(line: str) -> str:
-    """The line without its comment: a # outside of quotes."""
-    quoted = escaped = False
-    for i, ch in enumerate(line):
-        if escaped:
-            escaped = False
-        elif ch == "\\" and quoted:
-            escaped = True
-        elif ch == '"':
-            quoted = not quoted
-        elif ch == "#" and not quoted:
-            return line[:i]
-    return line
+_QUOTED = re.compile(rf"({_STRING})")
+
+
+def _bare(line: str) -> str:
+    """The line without its comment, blanks outside of quotes folded to one."""
+    out = []
+    for i, piece in enumerate(_QUOTED.split(line)):
+        if i % 2:
+            out.append(piece)
+            continue
+        code, mark, _ = piece.partition("#")
+        out.append(re.sub(r"\s+", " ", code))
+        if mark:
+            break
+    return "".join(out).strip()
 
 
 def _unname(text: str) -> str:
@@ -251,7 +253,7 @@ def _unname(text: str) -> str:
 
 class _Reader:
     def __init__(self, text: str, where: str) -> None:
-        numbered = ((i, _strip_comment(raw).strip()) for i, raw in enumerate(text.splitlines(), 1))
+        numbered = ((i, _bare(raw)) for i, raw in enumerate(text.splitlines(), 1))
         self.lines = [(i, line) for i, line in numbered if line]
         self.where, self.at = where, 0
 

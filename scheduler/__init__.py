@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..ir.arch import Arch
 from ..ir.graph import Graph
 from .lower import Place, Plan, lower
-from .plan import Objective, Options, find_misfits, plan_tiling
+from .plan import plan_tiling
+from .search import Objective, Options, find_misfits
 from .witness import saving_all
 
 __all__ = ["Objective", "Options", "Place", "Plan", "find_misfits", "lower", "saving_all", "schedule"]

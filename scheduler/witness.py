@@ -7,7 +7,8 @@ from dataclasses import replace
 from ..ir.errors import ProgramError
 from ..ir.tile import Group, Statement
 from .lower import Plan, lower
-from .plan import Options, plan_tiling
+from .plan import plan_tiling
+from .search import Options
 
 __all__ = ["saving_all"]
 

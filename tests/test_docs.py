@@ -135,4 +135,6 @@ def test_the_tiling_on_the_page_parses_and_prints_back() -> None:
     texts = blocks(DOCS / "tiling.md", "tiling")
     assert texts
     for text in texts:
-        assert str(TileProgram.parse(text)).split() == text.split()
+        tiling = TileProgram.parse(text)
+        assert len(tiling.groups) == text.count("group ")
+        assert TileProgram.parse(str(tiling)) == tiling

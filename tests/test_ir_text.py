@@ -15,6 +15,7 @@ from tilewright.ir.errors import ModelError, ProgramError, ScheduleError
 from tilewright.ir.graph import Graph, Window
 from tilewright.ir.graph_text import parse_graph, print_graph
 from tilewright.ir.tile import TileProgram
+from tilewright.ir.tile_notes import annotated
 from tilewright.scheduler import schedule
 
 
@@ -31,7 +32,9 @@ def _block() -> Graph:
 def test_the_tiling_of_an_inverted_residual_reads_like_a_poster(golden: Callable[[str, str], None]) -> None:
     """Golden text: one group, depth first, the expanded map in a ring of a few rows."""
     plan = schedule(_block(), Arch.preset("b1024").override({"maps.kib": 64, "name": "small"}))
-    golden("tiling.txt", str(plan.tiling))
+    text = annotated(plan.tiling, plan.graph, plan.arch.lanes)
+    golden("tiling.txt", text)
+    assert TileProgram.parse(text) == plan.tiling
 
 
 def test_the_graph_text_is_pinned(golden: Callable[[str, str], None]) -> None:

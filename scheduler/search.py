@@ -1,0 +1,278 @@
+"""Search over candidates: strip heights, orders, chunks and column tiles of a run of layers, best first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..ir.arch import Arch
+from ..ir.errors import ScheduleError
+from ..ir.graph import Graph
+from ..ir.isa import Engine
+from ..ir.layout import blocks
+from .candidates import Candidate, Costing
+from .layers import Layer, make_layers
+from .strips import strip_driver
+from .weights import parameter_words
+
+__all__ = ["Objective", "Options", "Search", "find_misfits"]
+
+Objective = Literal["latency", "energy", "edp"]
+
+_CHUNKS = 4
+"""Output chunks of a layer whose weights stream: the next chunk loads, and a depthwise layer starts, behind the first."""
+_TILES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Column tiles tried for maps whose rows are too wide."""
+_HOPELESS = 1.5
+"""Strip heights are tried from high to low until a candidate is this much worse than the best and takes few words."""
+_LEAST_BUSY = 256
+"""Cycles below which an instruction is not cut further: start-up and drain are about 30."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How far the scheduler goes.
+
+    Parameters
+    ----------
+    fuse : int
+        Most layers in a depth-first group; 1 turns fusion off.
+    keep_maps : bool
+        Keep maps on chip between groups.
+    save_all : bool
+        Write every layer's map to DRAM as well, so that every byte can be compared.
+    fold_tables : bool
+        Look tables up in the drain of the convolution before them.
+    strip_rows : int
+        Strip height of multi-layer groups; 0 lets the scheduler choose.
+    """
+
+    fuse: int = 8
+    keep_maps: bool = True
+    save_all: bool = False
+    fold_tables: bool = True
+    strip_rows: int = 0
+
+
+def find_misfits(graph: Graph, arch: Arch) -> tuple[ScheduleError, ...]:
+    """Every layer that fits the machine in no tile: resource, demand, bound and lever; nothing is scheduled."""
+    layers = make_layers(graph, arch)
+    return Search(graph, arch, layers, "latency", float("inf"), Options()).misfits()
+
+
+class Search:
+    """Candidates of one graph on one machine, priced for an objective.
+
+    Parameters
+    ----------
+    bandwidth : float
+        Peak of the DRAM, bytes a core cycle.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        arch: Arch,
+        layers: tuple[Layer, ...],
+        objective: Objective,
+        bandwidth: float,
+        options: Options,
+    ) -> None:
+        self.graph, self.arch, self.layers = graph, arch, layers
+        self.objective, self.options = objective, options
+        self.costing = Costing(graph, arch, layers, bandwidth)
+        self.readers: dict[str, list[int]] = {t: [] for t in graph.tensors}
+        for i, layer in enumerate(layers):
+            for t in dict.fromkeys(layer.inputs):
+                self.readers[t].append(i)
+        self._memo: dict[tuple[object, ...], list[Candidate]] = {}
+        self._chunks: dict[str, int] = {}
+
+    def value(self, c: Candidate) -> float:
+        per_byte = 1 / self.costing.bandwidth
+        if self.objective == "latency":
+            return c.cycles + 0.05 * c.dram_bytes * per_byte
+        if self.objective == "energy":
+            return c.dram_bytes * per_byte + 0.01 * c.cycles
+        return c.cycles + c.dram_bytes * per_byte
+
+    def outside(self, i: int, j: int) -> set[str]:
+        """Maps of layers i..j-1 that are wanted afterwards."""
+        wanted = set()
+        for layer in self.layers[i:j]:
+            t = layer.output
+            if t in self.graph.outputs or any(r >= j for r in self.readers[t]) or self.options.save_all:
+                wanted.add(t)
+        return wanted
+
+    def best(self, i: int, j: int, stay: set[str], room: int | None = None) -> Candidate | None:
+        """The best candidate for layers i..j-1 if the maps in `stay` are on chip; `room`: map words to be had."""
+        touched = frozenset(
+            t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay
+        )
+        key = (i, j, touched)
+        if key not in self._memo:
+            self._memo[key] = self._search(i, j, set(touched))
+        if room is None:
+            sources = sum(self.costing.map_words(t) for t in touched - self.outside(i, j))
+            room = self.arch.group_words * self.arch.maps.groups * 9 // 10 - sources
+        return next((c for c in self._memo[key] if c.least_words <= room), None)
+
+    def _search(self, i: int, j: int, stay: set[str]) -> list[Candidate]:
+        """All candidates for layers i..j-1, best first; column tiles only where nothing else is possible."""
+        layers, costing = self.layers[i:j], self.costing
+        outputs = self.outside(i, j)
+        kept = stay & outputs
+        saves = tuple(
+            layer.output
+            for layer in layers
+            if layer.output in outputs
+            and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
+        )
+        on_chip = kept | (stay - {layer.output for layer in layers})
+        height = self.graph.tensors[strip_driver(layers)].shape[0]
+        width = self.graph.tensors[layers[-1].output].shape[1]
+        found: list[Candidate] = []
+        for rows in self._heights(height, len(layers)):
+            here = [
+                c
+                for settings in self._settings(layers, rows, height)
+                if (c := costing.candidate(layers, outputs, on_chip, saves, rows, **settings)) is not None
+            ]
+            worse = found and here and min(map(self.value, here)) > _HOPELESS * min(map(self.value, found))
+            found += here
+            if worse and min(c.least_words for c in here) < self.arch.group_words // 4:
+                break  # lower strips only cost more, and need no less than this
+        if (
+            layers[-1].reduces
+            and blocks(self.graph.tensors[layers[-1].output].shape[2], self.arch.lanes) > self.arch.vec.sums
+        ):
+            found = [c for c in found if c.strips.count == 1]
+        if len(layers) == 1:
+            found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
+        return sorted(found, key=self.value)
+
+    def _heights(self, height: int, count: int) -> list[int]:
+        if count > 1 and self.options.strip_rows:
+            return [min(self.options.strip_rows, height)]
+        return [h for h in self.costing.heights(height) if count == 1 or h < height]
+
+    def _settings(self, layers: tuple[Layer, ...], rows: int, height: int) -> list[dict[str, Any]]:
+        """Residency, order and chunks worth trying for this strip height."""
+        single = len(layers) == 1
+        strips = -(-height // rows)
+        chunk = {layer.name: self._chunk(layer) for layer in layers}
+        if strips == 1:
+            return [{"resident": False, "chunk": chunk}]
+        settings: list[dict[str, Any]] = [{"resident": True}]
+        if single and layers[0].engine == Engine.CONV:
+            settings.append({"resident": False, "chunk": chunk})
+            if self._aligned(layers[0], chunk[layers[0].name]):
+                settings.append({"resident": True, "order": "chunks", "chunk": chunk})
+        elif single and layers[0].engine == Engine.DWC:
+            settings.append({"resident": False, "chunk": chunk})
+        return settings
+
+    def _aligned(self, layer: Layer, chunk: int) -> bool:
+        """Chunks of output channels that are whole map blocks and one part: they can be saved one by one."""
+        return bool(chunk) and len(layer.parts) == 1 and chunk * self.arch.conv.oc % self.arch.lanes == 0
+
+    def _chunk(self, layer: Layer) -> int:
+        """Output blocks a chunk, for weights that stream: a fraction of the memory, and of the layer."""
+        if layer.name not in self._chunks:
+            self._chunks[layer.name] = self._new_chunk(layer) if layer.parts else 0
+        return self._chunks[layer.name]
+
+    def _new_chunk(self, layer: Layer) -> int:
+        shape = self.graph.tensors[layer.output].shape
+        widest = max(len(part.bias) for part in layer.parts)
+        if layer.engine == Engine.DWC:
+            record = max(1 + -(-part.window.taps // 8) for part in layer.parts)
+            total, memory = blocks(widest, self.arch.lanes), self.arch.depthwise_words
+        else:
+            record = max(self.costing.record_words(layer, part) for part in layer.parts)
+            total, memory = blocks(widest, self.arch.conv.oc), self.arch.weight_words
+        fits = max(1, memory // 4 // record)
+        busy = self.costing.busy(layer, shape[0], shape[1])
+        pieces = max(1, min(_CHUNKS, busy // _LEAST_BUSY))
+        chunk = min(fits, -(-total // pieces))
+        step = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
+        diagonal = layer.engine == Engine.CONV and any(part.depthwise for part in layer.parts)
+        if layer.engine == Engine.CONV and (chunk > step or diagonal):
+            chunk = max(1, chunk // step) * step  # whole map blocks
+        return 0 if chunk >= total else chunk
+
+    def _tiled(
+        self,
+        layers: tuple[Layer, ...],
+        outputs: set[str],
+        height: int,
+        width: int,
+        stay: set[str],
+        whole: list[Candidate],
+    ) -> list[Candidate]:
+        """Column tiles, where no candidate of whole rows takes less than half of the map memory."""
+        half = self.arch.group_words * self.arch.maps.groups // 2
+        if any(c.least_words <= half for c in whole) or layers[0].reduces:
+            return []
+        found: list[Candidate] = []
+        pixels = self.arch.conv.pixels
+        wide = [math.ceil(width / parts / pixels) * pixels for parts in _TILES if width // parts >= pixels]
+        narrow = [min(pixels, width - 1) >> n for n in range(pixels.bit_length())]
+        for cols in dict.fromkeys((*wide, *narrow)):
+            if not 0 < cols < width:
+                continue
+            found += [
+                c
+                for rows in self._heights(height, 1)
+                for settings in self._settings(layers, rows, height)
+                if settings.get("order") != "chunks"
+                and (
+                    c := self.costing.candidate(
+                        layers, outputs, stay, (layers[0].output,), rows, cols=cols, **settings
+                    )
+                )
+                is not None
+            ]
+            if any(c.least_words <= half // 4 for c in found):
+                break
+        return found
+
+    def misfits(self) -> tuple[ScheduleError, ...]:
+        """An error for every layer that fits in no tile, even alone with its maps in DRAM."""
+        capacity = self.arch.group_words * self.arch.maps.groups
+        return tuple(
+            self.does_not_fit(layer)
+            for i, layer in enumerate(self.layers)
+            if layer.engine is not None and self.best(i, i + 1, set(), capacity) is None
+        )
+
+    def does_not_fit(self, layer: Layer) -> ScheduleError:
+        """Which of the memories it is, both numbers, and what would help."""
+        arch, tensors = self.arch, self.graph.tensors
+        for part in layer.parts if layer.engine == Engine.CONV else ():
+            least = parameter_words(arch.lanes) + self.costing.record_taps(layer, part)
+            if not part.depthwise and 2 * least > arch.weight_words:
+                kib = -(-2 * least * arch.lanes * arch.conv.oc // 1024)
+                return ScheduleError(
+                    f"{layer.name}: its {part.window.taps} taps need {2 * least} weight words for one block of channels, {arch.name} has "
+                    f"{arch.weight_words}; raise weights.kib to {kib}, or split the kernel",
+                    node=layer.name, demand=2 * least, bound=arch.weight_words,
+                )  # fmt: skip
+        if layer.reduces and blocks(tensors[layer.output].shape[2], arch.lanes) > arch.vec.sums:
+            channels = tensors[layer.output].shape[2]
+            return ScheduleError(
+                f"{layer.name}: pools {channels} channels at once, {arch.name} keeps sums for {arch.vec.sums * arch.lanes}; raise vec.sums to "
+                f"{blocks(channels, arch.lanes)}",
+                node=layer.name, demand=channels, bound=arch.vec.sums * arch.lanes,
+            )  # fmt: skip
+        widest = max(
+            (*layer.inputs, layer.output), key=lambda t: self.costing.map_words(t) // tensors[t].shape[0]
+        )
+        row = self.costing.map_words(widest) // tensors[widest].shape[0]
+        return ScheduleError(
+            f"{layer.name}: no tile fits {arch.name}: a row of %{widest} takes {row} map words, a map group holds {arch.group_words} and its "
+            f"window more than one row; raise maps.kib, or take fewer map groups",
+            node=layer.name, demand=row, bound=arch.group_words,
+        )  # fmt: skip
