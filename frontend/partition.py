@@ -221,9 +221,9 @@ def coverage(plan: Plan) -> Coverage:
             reason, help_ = lowered.host[node.name]
             nodes.append(NodeCoverage(node.name, node.op, "host", reason, help_))
         else:
-            nodes.append(
-                NodeCoverage(node.name, node.op, "dpu", f"becomes {notes.get(node.name, 'a view')}", "")
-            )
+            note = notes.get(node.name, "a view")
+            reason = note if note.startswith("folded") else f"becomes {note}"
+            nodes.append(NodeCoverage(node.name, node.op, "dpu", reason, ""))
     return Coverage(
         plan.network.name,
         tuple(nodes),

@@ -136,8 +136,9 @@ def _notes(result: Result) -> list[str]:
         )
     if result.host_segments:
         nodes = sum(len(h.nodes) for h in result.host_segments)
+        segments = len(result.host_segments)
         out.append(
-            f"[dim]host[/]     {nodes} operators in {len(result.host_segments)} segments, in none of these numbers"
+            f"[dim]host[/]     {nodes} operator{'s' * (nodes > 1)} in {segments} segment{'s' * (segments > 1)}, in none of these numbers"
         )
     if result.shortfalls:
         out.append(f"[dim]board[/]    [red]does not fit[/]: {_escape('; '.join(result.shortfalls))}")

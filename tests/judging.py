@@ -13,7 +13,7 @@ from onnx import helper
 from tilewright import frontend
 from tilewright.frontend import DpuSegment, Model
 
-__all__ = ["Agreement", "agreement", "differing", "quiet_options", "stored_maps"]
+__all__ = ["Agreement", "Stored", "agreement", "differing", "quiet_options", "stored_maps"]
 
 Array = NDArray[Any]
 
@@ -67,6 +67,19 @@ def differing(model: Any, image: Any) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Stored bytes of an int8 network beside onnxruntime's."""
+
+    compared: int
+    differing: int
+    largest_lsb: int
+
+    def __str__(self) -> str:
+        by = f", by {self.largest_lsb} LSB at most" if self.differing else ""
+        return f"{self.differing:,} of {self.compared:,} bytes differ{by}"
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """Outputs of an int8 network beside those of the float one.
 
@@ -75,7 +88,7 @@ class Agreement:
     sqnr_db : float
         Signal to quantisation noise over all outputs.
     same_largest, outputs : int
-        Outputs whose largest value stands at the same place, of how many.
+        Outputs whose largest value stands at the same place (one of them, where several are the largest), of how many.
     largest_lsb : float or None
         Largest difference in steps of the output's scale; None where the host computes every output.
     """
@@ -103,7 +116,8 @@ def agreement(model: Model, outputs: dict[str, Array], wanted: dict[str, Array])
     for name, want in wanted.items():
         apart = outputs[name].astype(np.float64) - want
         noise, signal = noise + float(np.sum(apart**2)), signal + float(np.sum(want.astype(np.float64) ** 2))
-        same += int(outputs[name].argmax() == want.argmax())
+        got = outputs[name]
+        same += int(got.flat[want.argmax()] == got.max() or want.flat[got.argmax()] == want.max())
         if name in scales:
             steps.append(float(np.abs(apart).max()) / scales[name])
     ratio = 10 * np.log10(signal / noise) if noise and signal else 200.0

@@ -24,7 +24,7 @@ import onnx
 sys.path.insert(0, str(Path(__file__).parent))  # the tasks are neighbours of this script
 
 import tilewright as tw
-from judging import agreement, differing
+from judging import Agreement, Stored, agreement, differing
 from models import NETWORKS, available, load
 from pages import write_table
 from tasks import TASKS
@@ -79,10 +79,8 @@ class Row:
     segments_host: int
     macs: int
     runs: dict[str, Run]
-    judged: str
-    """What onnxruntime says."""
-    stored: tuple[int, int, int] | None
-    """For a network that came quantised: bytes compared with onnxruntime's, differing, largest difference."""
+    judged: Agreement | Stored
+    """Outputs beside onnxruntime's of the float network; or stored bytes, where the network came quantised."""
 
     @property
     def bytes_differing(self) -> int:
@@ -102,7 +100,7 @@ class Row:
             *machines,
             f"{sum(r.bytes_compared for r in self.runs.values()):,}",
             f"{self.bytes_differing:,}",
-            self.judged,
+            str(self.judged),
         ]
 
 
@@ -140,7 +138,11 @@ def measure(name: str, arches: tuple[str, ...] = ARCHES) -> Row:
             exact.bytes_compared,
             exact.bytes_differing,
         )
-    stored = differing(onnx.load(load(name)), feeds[port]) if network.quantised else None
+    judged: Agreement | Stored
+    if network.quantised:
+        judged = Stored(*differing(onnx.load(load(name)), feeds[port]))
+    else:
+        judged = agreement(model, outputs, network.float_run(feeds))
     return Row(
         name,
         sum(n.where == "dpu" for n in coverage.nodes),
@@ -149,14 +151,8 @@ def measure(name: str, arches: tuple[str, ...] = ARCHES) -> Row:
         sum(isinstance(s, HostSegment) for s in model.segments),
         model.macs,
         runs,
-        _stored_text(stored) if stored else str(agreement(model, outputs, network.float_run(feeds))),
-        stored,
+        judged,
     )
-
-
-def _stored_text(stored: tuple[int, int, int]) -> str:
-    compared, differ, largest = stored
-    return f"{differ:,} of {compared:,} bytes differ" + (f", by {largest} LSB at most" if differ else "")
 
 
 def main(words: list[str] | None = None) -> int:
