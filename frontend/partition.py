@@ -199,7 +199,7 @@ def _not_worth(plan: Plan) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for i, value in macs.items():
         if i != biggest and value < WORTH_SHARE * total:
-            why = f"its part between host operators has {value} of {total} MACs, below {WORTH_SHARE:.0%}: not worth two borders"
+            why = f"its part between host operators has {value:,} of {total:,} MACs, below {WORTH_SHARE:.0%}: not worth two borders"
             names = [n for layer in plan.pieces[i].layers for n in layer.nodes]
             found.update(dict.fromkeys(names, (why, "it joins its neighbours on the host")))
     return found

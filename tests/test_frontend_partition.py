@@ -65,7 +65,7 @@ def test_a_convolution_too_small_for_two_borders_joins_the_host() -> None:
     network = load(model_of(nodes, {"w": W, "s": small}, ["y"]))
     coverage = {n.name: n for n in check(network).nodes}
     assert coverage["small"].where == "host"
-    assert "288 of 21024 MACs" in coverage["small"].reason
+    assert "288 of 21,024 MACs" in coverage["small"].reason
     model = quantize(network, Calibration.synthetic(network))
     assert kinds(model) == ["dpu", "host"]
     host = model.segments[1]
