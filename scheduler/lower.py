@@ -114,7 +114,7 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
     actions: list[Action] = []
     for group in tiling.groups:
         actions += _Walk(group, graph, arch, named, index, state, constants).actions()
-    stream = fill_memories(actions, arch)
+    stream = fill_memories(actions, arch, tuple(position))
     rows = np.array([*(a.row for a in stream), instruction(Opcode.END)], np.int64)
     image = constants.image()
     program = Program(

@@ -1,28 +1,28 @@
 """Weight, depthwise, table and vector memories: where each chunk lives, and when its FILL is issued.
 
 Each memory is a circular buffer in the order of first use. A chunk may be overwritten once the last instruction
-that reads it stands earlier in the stream. FILLs are issued ahead of their use as far as memory and DMA time allow,
-so that the weights of the next layers arrive while the present ones compute.
+that reads it stands earlier in the stream. FILLs are issued a few instructions ahead of their use, as far as memory
+allows, so that the weights of the next layers arrive while the present ones compute.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hwsim.timing import costs
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
-from ..ir.isa import COLUMNS, Engine, Memory, Opcode, Region, instruction
+from ..ir.isa import COLUMNS, Memory, Opcode, Region, instruction
 
-__all__ = ["Action", "Chunk", "fill_memories"]
+__all__ = ["AHEAD", "Action", "Chunk", "fill_memories"]
 
-_PREFETCH_SHARE = 0.8
-"""Share of the DMA time of compute instructions that FILLs ahead of need may take; the rest stays for maps.
-Chosen by tests/benchmarks/schedule.py: 0.6 to 0.9 differ by less than 1 %."""
+AHEAD = 4
+"""Compute instructions ahead of its first use that a FILL is issued, memory allowing; beyond that the LOAD queue runs
+ahead by itself. Measured by tests/benchmarks/prefetch.py: 0 to 32 differ by 1 %, and 4 is the best or within 0.5 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +85,17 @@ class _Circular:
         return base
 
 
-def fill_memories(actions: list[Action], arch: Arch) -> list[Action]:
+def fill_memories(
+    actions: list[Action], arch: Arch, names: Sequence[str], *, ahead: int = AHEAD
+) -> list[Action]:
     """The stream with FILLs put in and every use's address set.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Layers by index, for messages.
+    ahead : int
+        Instructions that a FILL runs ahead of its first use.
 
     Raises
     ------
@@ -100,18 +109,16 @@ def fill_memories(actions: list[Action], arch: Arch) -> list[Action]:
         Memory.VECTOR: arch.vector_words,
     }
     memories = {m: _Circular(size) for m, size in sizes.items()}
+    first_use: dict[Chunk, int] = {}
     last_use: dict[Chunk, int] = {}
     order: list[Chunk] = []
     for i, action in enumerate(actions):
         for chunk, _, _ in action.uses:
             if chunk not in last_use:
                 order.append(chunk)
+                first_use[chunk] = i
             last_use[chunk] = i
 
-    rows = np.array([a.row for a in actions], np.int64).reshape(-1, len(COLUMNS))
-    cost = costs(rows, arch)
-    on_load = np.isin(rows[:, COLUMNS["opcode"]], (Opcode.LOAD,))
-    clock, credit = dict.fromkeys(Engine, 0), 0.0
     base: dict[Chunk, int] = {}
     out: list[Action] = []
     upcoming = 0
@@ -136,33 +143,20 @@ def fill_memories(actions: list[Action], arch: Arch) -> list[Action]:
                 wanted = order[upcoming]
                 if not load(wanted):
                     raise ScheduleError(
-                        f"layer {wanted.layer}: {wanted.words} words of {wanted.memory.name.lower()} memory do not fit beside "
+                        f"{names[wanted.layer]}: {wanted.words} words of {wanted.memory.name.lower()} memory do not fit beside "
                         f"those in use ({sizes[wanted.memory]} words in all); use smaller chunks, stream the weights, or "
                         f"raise weights.{_FIELD[wanted.memory]}",
                         resource=wanted.memory.name,
                         demand=wanted.words,
                         bound=sizes[wanted.memory],
                     )
-                credit -= wanted.size
                 upcoming += 1
         for chunk, name, offset in action.uses:
             action.row[COLUMNS[name]] += base[chunk] + offset
         out.append(action)
 
-        opcode = int(action.row[COLUMNS["opcode"]])
-        before = max(clock.values())
-        engine = {Opcode.CONV: Engine.CONV, Opcode.DWC: Engine.DWC, Opcode.VEC: Engine.VEC}.get(
-            Opcode(opcode)
-        )
-        if engine is not None:
-            clock[engine] += int(cost["busy"][i])
-        credit += (max(clock.values()) - before) * arch.stream_bytes * _PREFETCH_SHARE
-        if on_load[i]:
-            credit -= int(cost["dram_bytes"][i])
-        credit = min(max(credit, -arch.weights.kib * 1024.0), arch.weights.kib * 1024.0)
         retire(i + 1)
-        while upcoming < len(order) and credit >= order[upcoming].size and load(order[upcoming]):
-            credit -= order[upcoming].size
+        while upcoming < len(order) and first_use[order[upcoming]] <= i + ahead and load(order[upcoming]):
             upcoming += 1
     return out
 
