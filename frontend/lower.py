@@ -27,10 +27,12 @@ from .moves import move
 from .network import Network, Node
 from .views import Unmapped, View, channels_first, channels_last
 
-__all__ = ["Lowered", "Lowering", "Source", "axis_of", "groups_of", "lower", "renumber"]
+__all__ = ["Handler", "Lowered", "Lowering", "Reason", "Source", "axis_of", "groups_of", "renumber"]
 
 Groups = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 Reason = tuple[str, str]
+Handler = Callable[["Lowering", Node], str]
+"""Lowers one node, and returns a note of what it became."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +70,6 @@ class Lowered:
     quants: Mapping[str, Quant]
 
 
-def lower(
-    network: Network, host: Mapping[str, Reason] | None = None, memo: dict[Any, Any] | None = None
-) -> Lowered:
-    """Lower every node that the DPU can run.
-
-    Parameters
-    ----------
-    host : dict of node name to (reason, help), optional
-        Nodes that must stay with the host.
-    memo : dict, optional
-        Rearranged weights of an earlier lowering of the same network.
-
-    A node that turns out not to fit goes to the host, and the rest is lowered again without it.
-    """
-    decided = dict(host or {})
-    memo = {} if memo is None else memo
-    while True:
-        attempt = Lowering(network, decided, memo)
-        lowered = attempt.run()
-        if not attempt.failed:
-            return lowered
-        decided.update(attempt.failed)
-
-
 @dataclass(eq=False)
 class Lowering:
     """One pass; the verbs that operators use are `dense`, `emit`, `place`, `affine` and `sole`."""
@@ -111,15 +89,8 @@ class Lowering:
 
     # -- the pass ---------------------------------------------------------------------------------
 
-    def run(self) -> Lowered:
-        from .lower_boxes import BOXES
-        from .lower_linear import LINEAR
-        from .lower_pairs import PAIRS
-        from .lower_pools import POOLS
-        from .lower_resize import RESIZES
-        from .lower_views import VIEWS
-
-        handlers = {**BOXES, **LINEAR, **PAIRS, **POOLS, **RESIZES, **VIEWS}
+    def run(self, handlers: Mapping[str, Handler]) -> Lowered:
+        """Lower the nodes in order; `handlers` says by operator what a node becomes."""
         self.chains = find_chains(self.network, self.host)
         for node in self.network.nodes:
             if node.name in self.host:
@@ -140,7 +111,7 @@ class Lowering:
             tuple(self.layers.values()), self.shapes, self.views, self.sources, host, self.notes, quants
         )
 
-    def _lower_node(self, node: Node, handlers: Mapping[str, Callable[[Lowering, Node], str]]) -> None:
+    def _lower_node(self, node: Node, handlers: Mapping[str, Handler]) -> None:
         out = node.outputs[0] if node.outputs else ""
         if out in self.chains:
             self.notes[node.name] = "a step of a table"

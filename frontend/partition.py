@@ -14,8 +14,9 @@ from typing import Any
 import networkx as nx
 
 from .layers import Layer, Linear
-from .lower import Lowered, lower
+from .lower import Lowered
 from .network import Network, Node
+from .operators import lower
 from .scales import known_scales
 
 __all__ = ["Coverage", "NodeCoverage", "Piece", "Plan", "check", "layer_macs", "partition"]
