@@ -25,13 +25,7 @@ MAY_IMPORT = {
 LONGEST = 460
 """Lines. A file is one idea; see `LONGER` for those with a reason."""
 LONGER: dict[str, str] = {
-    "frontend/lower.py": "one ONNX operator after the other, each short",
-    "frontend/lower_maps.py": "one ONNX operator after the other, each short",
-    "hwsim/emulate_kernels.py": "kernels call functions of their own file only, so that the cache notices edits",
-    "hwsim/kernel.py": "kernels call functions of their own file only, so that the cache notices edits",
     "ir/graph.py": "one operator after the other, each short",
-    "ir/hazards.py": "kernels call functions of their own file only, so that the cache notices edits",
-    "scheduler/instructions.py": "one kind of layer after the other, each short",
     "ir/isa.py": "one table of instruction formats, and its encoder beside it",
 }
 
