@@ -5,7 +5,6 @@ The cost of a candidate is counted with the simulator's own timing functions on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -320,8 +319,9 @@ class Costing:
             dram_bytes=traffic,
         )
 
-    def heights(self, height: int) -> Iterable[int]:
-        """Strip heights worth trying: those that divide the rows into an even number of strips, near powers."""
-        counts = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112]
-        found = {-(-height // n) for n in counts if n <= height} | {1, 2}
-        return sorted((h for h in found if h <= height), reverse=True)
+    def heights(self, height: int) -> list[int]:
+        """All strip heights that matter, high to low: for each number of strips the lowest that gives it.
+
+        A higher strip of the same count only needs more memory. There are about two times the square root of `height`.
+        """
+        return sorted({-(-height // n) for n in range(1, height + 1)}, reverse=True)

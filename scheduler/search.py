@@ -168,8 +168,9 @@ class Search:
         settings: list[dict[str, Any]] = [{"resident": True}]
         if single and layers[0].engine == Engine.CONV:
             settings.append({"resident": False, "chunk": chunk})
-            if self._aligned(layers[0], chunk[layers[0].name]):
-                settings.append({"resident": True, "order": "chunks", "chunk": chunk})
+            for size in dict.fromkeys((chunk[layers[0].name], self._largest_chunk(layers[0]))):
+                if self._aligned(layers[0], size):
+                    settings.append({"resident": True, "order": "chunks", "chunk": {layers[0].name: size}})
         elif single and layers[0].engine == Engine.DWC:
             settings.append({"resident": False, "chunk": chunk})
         return settings
@@ -201,6 +202,14 @@ class Search:
         diagonal = layer.engine == Engine.CONV and any(part.depthwise for part in layer.parts)
         if layer.engine == Engine.CONV and (chunk > step or diagonal):
             chunk = max(1, chunk // step) * step  # whole map blocks
+        return 0 if chunk >= total else chunk
+
+    def _largest_chunk(self, layer: Layer) -> int:
+        """Output blocks that fit half of the weight memory, in whole map blocks: the fewest passes over the input."""
+        record = max(self.costing.record_words(layer, part) for part in layer.parts)
+        total = blocks(max(len(part.bias) for part in layer.parts), self.arch.conv.oc)
+        step = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
+        chunk = self.arch.weight_words // 2 // record // step * step
         return 0 if chunk >= total else chunk
 
     def _tiled(
