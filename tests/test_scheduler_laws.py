@@ -205,3 +205,13 @@ def test_dram_layout_is_blocked_with_a_dense_tail() -> None:
         data = pack_map(value, 8)
         assert data.shape == (15 * c,)
         assert np.array_equal(unpack_map(data, value.shape, 8), value)
+
+
+@pytest.mark.parametrize("drain", range(1, 9))
+def test_any_drain_width_writes_a_strided_grid_without_conflicts(drain: int) -> None:
+    """A transposed convolution writes every third pixel; drains that do not divide the array's pixels included."""
+    g = GraphBuilder(4, "shift")
+    g.transposed(g.input((4, 7, 38)), 14, (3, 3), (3, 3), (1, 1, 1, 1), (1, 1))
+    graph = g.graph()
+    plan = schedule(graph, Arch.preset("b1024").override({"conv.drain": drain}))
+    assert not compare(plan, graph).differing
