@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Self
@@ -147,12 +148,13 @@ class Arch(BaseModel):
         if self.maps.kib * 1024 % row:
             problems.append(
                 f"maps.kib {self.maps.kib} does not divide into {self.maps.groups} groups x {self.banks} banks x "
-                f"{self.lanes} bytes: {row} bytes a row; the nearest below is {self.maps.kib * 1024 // row * row / 1024:g} KiB"
+                f"{self.lanes} bytes: {row} bytes a row; {_nearest(self.maps.kib, row)}"
             )
-        if self.weights.kib * 1024 % (self.lanes * self.conv.oc):
+        word = self.lanes * self.conv.oc
+        if self.weights.kib * 1024 % word:
             problems.append(
                 f"weights.kib {self.weights.kib} does not divide into {self.conv.oc} banks x {self.lanes} bytes = "
-                f"{self.lanes * self.conv.oc} bytes a word"
+                f"{word} bytes a word; {_nearest(self.weights.kib, word)}"
             )
         for what, words in (("maps", self.group_words), ("weights", self.weight_words)):
             if words > 1 << 18:
@@ -350,6 +352,13 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
             _merge(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
         )
     return out
+
+
+def _nearest(kib: int, unit: int) -> str:
+    """The next sizes in whole KiB that divide into units, as advice."""
+    step = unit // math.gcd(unit, 1024)
+    below, above = kib // step * step, -(-kib // step) * step
+    return f"take {below} or {above}" if below else f"take {above}"
 
 
 def _presets() -> dict[str, Arch]:
