@@ -39,8 +39,11 @@ samples from other photographs, fonts or seeds than the scored ones. *float* is 
 was found; *int8* is our integer reference, with 24-bit requantisation (`f32`) and with power-of-two scales (`shift`).
 For networks that came quantised, *float* is the network before its vendor quantised it and *as found* is onnxruntime
 on the vendor's int8. A score is 1 at best, save where it is in dB. With 200 samples, differences under five points
-are noise. *Emulated*: bytes of one scored frame, every layer of it, that the instruction words for `{ARCH}` computed and
+are noise; with fewer, larger ones. *Emulated*: bytes of one scored frame, every layer of it, that the instruction words for `{ARCH}` computed and
 the integer reference did too; and how many of them differ.
+
+A low SQNR need not cost the task: the lowest of `ocr_det` is the bottleneck of a squeeze-and-excite block, six values
+of which most are 0.
 """
 COLUMNS = (
     "network",
@@ -81,7 +84,7 @@ class Row:
         if "dB" in self.metric:
             scores[0] = "–"
         return [
-            f"{self.metric.split(', n =')[0]} ({self.samples})",
+            f"{self.metric.split(',')[0]} ({self.samples})",
             *scores,
             "–" if self.agreement is None else f"{self.agreement:.3f}",
             f"{self.lowest_sqnr[1]:.1f} ({self.lowest_sqnr[0]})" if self.lowest_sqnr else "–",
