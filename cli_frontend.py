@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from .cli_console import emit, staged, table
-from .cli_options import COMMON, DATA, Common, Data, parse_settings, parse_shapes
+from .cli_options import COMMON, DATA, Common, Data, Settings, Shapes, parse_settings, parse_shapes
 
 __all__ = ["check", "quantize"]
 
@@ -22,25 +22,9 @@ def check(
     arch: Annotated[
         str | None, Parameter(help="Machine that the layers must fit.  [default: the core of the board]")
     ] = None,
-    set: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Change a field, as `--set conv.pixels=4`.",
-            negative="",
-            show_default=False,
-            consume_multiple=False,
-        ),
-    ] = (),
+    set: Settings = (),
     board: Annotated[str, Parameter(help="Board that the machine is for.")] = "kv260",
-    input_shape: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Sizes of an input that the model leaves open, as `NAME=1x3x224x224`.",
-            negative="",
-            show_default=False,
-            consume_multiple=False,
-        ),
-    ] = (),
+    input_shape: Shapes = (),
     common: Common = COMMON,
 ) -> None:
     """Which operators run on the DPU, which on the host, which fit nowhere, and why; before any work."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from .cli_console import emit, table
-from .cli_options import COMMON, Common, parse_settings
+from .cli_options import COMMON, Common, Settings, parse_settings
 
 __all__ = ["arch", "board", "doctor"]
 
@@ -54,15 +54,7 @@ def arch_list(*, common: Common = COMMON) -> None:
 def arch_show(
     name: Annotated[str, Parameter(help="Preset or TOML file.")],
     *,
-    set: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Change a field, as `--set conv.pixels=4`.",
-            negative="",
-            show_default=False,
-            consume_multiple=False,
-        ),
-    ] = (),
+    set: Settings = (),
     common: Common = COMMON,
 ) -> None:
     """One machine as TOML: a starting point for an own file."""

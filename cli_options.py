@@ -11,7 +11,38 @@ from cyclopts import Parameter
 
 from .ir.errors import ArchError, ModelError
 
-__all__ = ["COMMON", "DATA", "MACHINE", "Common", "Data", "Machine", "parse_settings", "parse_shapes"]
+__all__ = [
+    "Common",
+    "COMMON",
+    "DATA",
+    "Data",
+    "MACHINE",
+    "Machine",
+    "parse_settings",
+    "parse_shapes",
+    "Settings",
+    "Shapes",
+]
+
+
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Change a field of the machine, as `--set conv.pixels=4`; repeatable.",
+        negative="",
+        show_default=False,
+        consume_multiple=False,
+    ),
+]
+Shapes = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Sizes of an input that the model leaves open: `1x3x224x224` or `NAME=1x3x224x224`; repeatable.",
+        negative="",
+        show_default=False,
+        consume_multiple=False,
+    ),
+]
 
 
 @Parameter(name="*")
@@ -51,15 +82,7 @@ class Machine:
         str | None,
         Parameter(help="Preset (`tilewright arch list`) or TOML file.  [default: the core of the board]"),
     ] = None
-    set: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Change a field of the machine, as `--set conv.pixels=4`; repeatable.",
-            negative="",
-            show_default=False,
-            consume_multiple=False,
-        ),
-    ] = ()
+    set: Settings = ()
     board: Annotated[
         str | None, Parameter(help="Board (`tilewright board list`) or TOML file.  [default: kv260]")
     ] = None
@@ -92,15 +115,7 @@ class Data:
             help="Calibrate on seeded synthetic data; the report says so.", negative="", show_default=False
         ),
     ] = False
-    input_shape: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Sizes of an input that the model leaves open: `1x3x224x224` or `NAME=1x3x224x224`; repeatable.",
-            negative="",
-            show_default=False,
-            consume_multiple=False,
-        ),
-    ] = ()
+    input_shape: Shapes = ()
 
 
 COMMON, MACHINE, DATA = Common(), Machine(), Data()
