@@ -13,8 +13,6 @@ from ..ir.graph import Add, Conv, ConvTranspose, Graph, Mul, Op, Pool, PRelu, Ta
 
 __all__ = ["tidy"]
 
-Clamping = Add | Conv | ConvTranspose | Mul | Pool | PRelu
-
 
 def tidy(graph: Graph) -> Graph:
     """The same graph with fewer tables; output maps keep their names."""

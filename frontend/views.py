@@ -154,14 +154,3 @@ def channels_last(shape: Sequence[int]) -> tuple[Shape, tuple[int | None, int | 
     if rank == 4:
         return _roles(shape, (1, 2), 3), (1, 2, 3)
     return _roles(shape, (1,), 2), (None, 1, 2)
-
-
-def stored_as(
-    storage: str, logical: Sequence[int], shape: Shape, axes: tuple[int | None, int | None, int | None]
-) -> View:
-    """View of a map stored in its natural order: logical axis `axes[i]` is the map's axis i."""
-    strides = (shape[1] * shape[2], shape[2], 1)
-    by_axis = {a: (shape[i], strides[i]) for i, a in enumerate(axes) if a is not None}
-    return View(
-        storage, tuple((by_axis[a],) if a in by_axis and e > 1 else () for a, e in enumerate(logical))
-    )

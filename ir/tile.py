@@ -26,8 +26,6 @@ from .graph import Shape
 
 __all__ = ["Group", "Ring", "Statement", "TileProgram"]
 
-KINDS = ("load", "conv", "dwc", "vec", "view", "save")
-
 
 @dataclass(frozen=True, slots=True)
 class Ring:

@@ -87,10 +87,6 @@ class Floor:
         n = wanted.need
         return Ring(group, base, rows, n.width, n.width, n.blocks, n.fold)
 
-    def drop(self, tensor: str) -> None:
-        """Take a tensor's ring back."""
-        self.live = [[a for a in group if a.tensor != tensor] for group in self.live]
-
 
 def place_group(floor: Floor, wanted: list[Wanted]) -> dict[str, Ring] | None:
     """Rings for all maps that a group makes or loads, with slack where there is room; None where they do not fit."""

@@ -162,7 +162,7 @@ class _Planner:
                 if alive or mine:
                     return _Misfit(spill=max([*alive, *mine])[1])
                 return _Misfit(group=g)
-            out.append(self._group(c, rings, stay))
+            out.append(self._group(c, rings))
         return out
 
     def _wanted(self, c: Candidate, stay: set[str], g: int, crossing: dict[str, int]) -> list[Wanted]:
@@ -176,8 +176,7 @@ class _Planner:
             wanted.append(Wanted(t, need, users, crossing[t] if resident else g, resident))
         return wanted
 
-    def _group(self, c: Candidate, rings: dict[str, Ring], stay: set[str]) -> Group:
-        del stay
+    def _group(self, c: Candidate, rings: dict[str, Ring]) -> Group:
         graph = self.graph
         height, width = (
             graph.tensors[strip_driver(c.layers)].shape[0],
