@@ -16,6 +16,7 @@ __all__ = [
     "INCR",
     "OKAY",
     "PROTECTION",
+    "USER_BITS",
     "lite",
     "read_channels",
     "size_of",
@@ -33,6 +34,9 @@ CACHE = 0b0011
 """Normal memory, not cacheable, bufferable and modifiable (AXI4 table A4-5)."""
 PROTECTION = 0b010
 """Unprivileged, non-secure, data (AXI4 table A4-6)."""
+USER_BITS = 16
+"""``user`` of an address: bytes of the burst that count, less one. The first and last beats may be wanted in part only,
+which ``len`` cannot say; memory models count bytes, and interconnects carry the signal or drop it (AXI4 A8)."""
 
 
 def size_of(bits: int) -> int:
@@ -55,6 +59,7 @@ def _address() -> Signature:
             "burst": Out(2),
             "cache": Out(4),
             "prot": Out(3),
+            "user": Out(USER_BITS),
         }
     )
 
