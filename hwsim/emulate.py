@@ -58,7 +58,7 @@ class Memories:
         return cls(
             memory(arch.maps.groups, arch.group_words, lanes),
             memory(arch.weight_words, lanes, oc),
-            memory(arch.depthwise_words, 8, lanes),
+            memory(arch.depthwise_words, arch.dwc.taps, lanes),
             memory(arch.weights.tables, 256),
             np.zeros(arch.vector_words, np.uint32),
             np.zeros((arch.conv.pixels, oc), np.int32),

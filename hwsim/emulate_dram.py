@@ -98,8 +98,8 @@ def fill_weights(weights, dram, address, m_base, records, record_rows, tail_take
                 take = tail_take
             word = weights[m_base + record * record_rows + i]
             word[:] = 0
-            for o in range(oc):
-                for lane in range(take):
+            for lane in range(take):
+                for o in range(oc):
                     word[lane, o] = dram[at]
                     at += 1
     return at - address
@@ -108,15 +108,19 @@ def fill_weights(weights, dram, address, m_base, records, record_rows, tail_take
 @numba.njit(cache=True)
 def fill_depthwise(depthwise, dram, address, m_base, records, record_rows, tail_take):
     """FILL of the depthwise memory; returns the bytes read."""
-    lanes = depthwise.shape[2]
+    taps, lanes = depthwise.shape[1:]
     at = address
     for record in range(records):
         for i in range(record_rows):
-            take = tail_take if i > 0 and i == record_rows - 1 else 8
+            take = taps
+            if i * taps < 8:
+                take = min(taps, 8 - i * taps)
+            elif i == record_rows - 1:
+                take = tail_take
             word = depthwise[m_base + record * record_rows + i]
             word[:] = 0
-            for lane in range(lanes):
-                for byte in range(take):
+            for byte in range(take):
+                for lane in range(lanes):
                     word[byte, lane] = dram[at]
                     at += 1
     return at - address

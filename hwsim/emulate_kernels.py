@@ -6,7 +6,7 @@ that the innermost loop runs over neighbouring bytes, which the compiler turns i
 ============  =========================  =============================================
 maps          int8 [group, word, lane]   as the hardware
 weights       int8 [word, input lane, output lane]
-depthwise     int8 [word, byte, lane]
+depthwise     int8 [word, tap of a step, lane]
 tables        int8 [table, value + 128]
 vector        uint32 [word]
 ============  =========================  =============================================
@@ -193,20 +193,34 @@ def depthwise(
 ):  # fmt: skip
     """DWC."""
     lanes = maps.shape[2]
-    record_rows = 1 + -(-kh * kw // 8)
+    slots = memory.shape[1]
+    head = -(-8 // slots)
+    if kw <= slots:  # whole kernel rows a step
+        rows = max(1, min(slots // kw, max(1, slots // 3)))
+        record_rows = head + -(-kh // rows)
+    else:
+        rows = 0
+        record_rows = head + kh * -(-kw // slots)
+    byte = np.empty(8, np.int64)
     bias, words = np.empty(lanes, np.int32), np.empty(lanes, np.uint32)
     acc = np.empty(lanes, np.int32)
     outside = np.full(lanes, za, np.int8)
     wide = np.empty((kh * kw, lanes), np.int32)
     for b in range(blocks):
         record = w_base + b * record_rows
-        p = memory[record]
         for lane in range(lanes):
-            bias[lane] = np.int32(_unsigned(p[0, lane], p[1, lane], p[2, lane], p[3, lane]))
-            words[lane] = _unsigned(p[4, lane], p[5, lane], p[6, lane], p[7, lane])
+            for k in range(8):
+                byte[k] = memory[record + k // slots, k % slots, lane]
+            bias[lane] = np.int32(_unsigned(byte[0], byte[1], byte[2], byte[3]))
+            words[lane] = _unsigned(byte[4], byte[5], byte[6], byte[7])
         scales = words.view(np.float32)
-        for tap in range(kh * kw):
-            wide[tap] = memory[record + 1 + tap // 8, tap % 8]
+        for ky in range(kh):
+            for kx in range(kw):
+                if rows:
+                    step, slot = ky // rows, ky % rows * kw + kx
+                else:
+                    step, slot = ky * -(-kw // slots) + kx // slots, kx % slots
+                wide[ky * kw + kx] = memory[record + head + step, slot]
         for r in range(out_h):
             for x in range(out_w):
                 acc[:] = bias

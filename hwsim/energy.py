@@ -49,7 +49,7 @@ def action_counts(cost: NDArray[np.void], arch: Arch, instructions: int) -> dict
     return {
         "map_bytes": (total["map_reads"] + total["map_writes"]) * arch.lanes,
         "weight_bytes": total["weight_reads"] * arch.lanes * arch.conv.oc + total["fill_bytes"],
-        "depthwise_bytes": total["depthwise_reads"] * 8 * arch.lanes,
+        "depthwise_bytes": total["depthwise_reads"] * arch.dwc.taps * arch.lanes,
         "product": total["products"],
         "depthwise_product": total["depthwise_products"],
         "vector_op": total["vector_ops"],
@@ -88,7 +88,7 @@ def _coefficients(
     unsure = float(table["sram"]["uncertainty"])
     maps = _sram(table, arch.group_words // arch.banks * arch.lanes)
     weights = _sram(table, arch.weight_words * arch.lanes)
-    depthwise = _sram(table, arch.depthwise_words * 8 * arch.lanes)
+    depthwise = _sram(table, arch.depthwise_words * arch.dwc.taps * arch.lanes)
     out: dict[str, dict[str, tuple[float, float]]] = {
         "maps": {"map_bytes": (maps * factor, unsure)},
         "weights": {

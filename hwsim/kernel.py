@@ -179,22 +179,30 @@ TABLE = (
         "stride1",
         "runs2",
         "stride2",
-        "cycles_per_word",
         "order",
     ),
+    *("shape", "row_bytes", "group_bytes", "row_groups", "step", "take", "fold", "pad"),
 )
 """Columns of an instruction for `run`: waits are absolute counts, reads and writes are masks of map groups, runs that
-are contiguous are merged, `order` is its place among its engine's instructions. The END row has engine -1."""
-(_ENGINE, _BUSY, _TAIL, _WAIT, _READS, _WRITES, _ADDRESS, _RUN, _RUNS1, _STRIDE1, _RUNS2, _STRIDE2, _CPB,
- _ORDER) = (0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)  # fmt: skip
+are contiguous are merged, `order` is its place among its engine's instructions. The END row has engine -1. The last
+eight describe the stream of a LOAD, FILL or SAVE (`_groups`)."""
+(_ENGINE, _BUSY, _TAIL, _WAIT, _READS, _WRITES, _ADDRESS, _RUN, _RUNS1, _STRIDE1, _RUNS2, _STRIDE2,
+ _ORDER, _SHAPE, _ROW_BYTES, _GROUP, _ROW_GROUPS, _STEP, _TAKE, _FOLD, _PAD) = (0, 1, 2, 3, *range(8, 25))  # fmt: skip
+
+PLAIN, LOADED, WORDS, RECORDS, SAVED = range(5)
+"""Shapes of a stream: every chunk completes at most one group; groups of `group_bytes` from the start of each row of
+`row_bytes`; single words of a folded or narrow row; records of a FILL; as LOADED, but a group is read when its first byte
+is needed."""
 
 PARAMETERS = (
     *("depth", "prefetch", "beat_bytes", "ports", "burst_bytes", "stream_bytes", "outstanding", "groups"),
     *("dispatch", "load_start", "load_tail", "save_start", "save_tail", "program_base", "group_bytes"),
+    *("token", "fetch_start", "fetch_tail", "interval", "receive", "send"),
 )
 """Entries of the machine vector for `run`."""
 (_DEPTH, _PREFETCH, _BEAT, _PORTS, _BURST_BYTES, _STREAM, _OUTSTANDING, _MAP_GROUPS, _DISPATCH, _LOAD_START,
- _LOAD_TAIL, _SAVE_START, _SAVE_TAIL, _PROGRAM, _FETCH_BYTES) = range(15)  # fmt: skip
+ _LOAD_TAIL, _SAVE_START, _SAVE_TAIL, _PROGRAM, _FETCH_BYTES, _TOKEN, _FETCH_START, _FETCH_TAIL, _INTERVAL,
+ _RECEIVE, _SEND) = range(21)  # fmt: skip
 
 _INF = 1 << 62
 _WORD = 64
@@ -211,6 +219,48 @@ def _hold(owner: _Array, release: _Array, row: _Array, e: int, reads_until: int,
             owner[0, group], release[0, group] = e, reads_until
         if row[_WRITES] >> group & 1:
             owner[1, group], release[1, group] = e, writes_until
+
+
+@njit(cache=True)
+def _groups(row: _Array, at: int) -> int:
+    """Groups that the first `at` bytes of a stream complete (SAVED: that have to be read for them)."""
+    shape = row[_SHAPE]
+    before, at = at // row[_ROW_BYTES] * row[_ROW_GROUPS], at % row[_ROW_BYTES]
+    if shape == LOADED:
+        return before + at // row[_GROUP]
+    if shape == SAVED:
+        return before + (at + row[_GROUP] - 1) // row[_GROUP]
+    if at == 0:
+        return before
+    if (
+        shape == RECORDS
+    ):  # `take` bytes of parameters in words of `group_bytes`, then taps; the last word is `pad` bytes
+        if at < row[_TAKE]:
+            return before + at // row[_GROUP]
+        head = (row[_TAKE] + row[_GROUP] - 1) // row[_GROUP]
+        return before + head + (at - row[_TAKE]) // row[_GROUP]
+    # Words in the order column, fold: a column is whole with byte x*step + fold*take - pad of its row.
+    whole = at + row[_PAD] - row[_FOLD] * row[_TAKE]
+    columns = whole // row[_STEP] + 1 if whole >= 0 else 0
+    last = row[_ROW_GROUPS] // row[_FOLD]
+    if columns >= last:
+        return before + row[_ROW_GROUPS]
+    part = (at + row[_PAD] - columns * row[_STEP]) // row[_TAKE]
+    return before + columns * row[_FOLD] + min(max(part, 0), row[_FOLD] - 1)
+
+
+@njit(cache=True)
+def _taking(row: _Array, at: int, size: int, stream: int) -> int:
+    """Cycles to take `size` bytes out of a burst whose first byte is byte `at` of the stream, or to gather them."""
+    if row[_SHAPE] == PLAIN:
+        return (size + stream - 1) // stream
+    cycles, known, end = 0, _groups(row, at), at + size
+    while at < end:
+        at = min(at + stream, end)
+        now = _groups(row, at)
+        cycles += max(1, now - known)
+        known = now
+    return cycles
 
 
 @njit(cache=True)
@@ -266,6 +316,7 @@ def run(
     bursts, now_doing = np.zeros(2, np.int64), np.full(2, -1, np.int64)
     offset, r1, r2 = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     issue_next, moved = np.zeros(2, np.int64), np.zeros(2, np.int64)  # moved: consumed or gathered up to here
+    stream = np.zeros(2, np.int64)  # bytes of the instruction's stream that bursts have taken
     completed = 0
     limits = np.zeros((2, 3), np.int64)  # of the instruction that issues: queued, tokens, port
     reasons = np.full((2, 3), _C_PORT, np.int64)
@@ -278,8 +329,8 @@ def run(
             need = (fetch_at // p[_FETCH_BYTES] + 1) * per_group - p[_PREFETCH]
             if need <= dispatched:
                 t = fetch_next
-                if need > 0 and times[need - 1, 0] + 1 > t:
-                    t = times[need - 1, 0] + 1
+                if need > 0 and times[need - 1, 0] + p[_FETCH_START] > t:
+                    t = times[need - 1, 0] + p[_FETCH_START]
                 best, actor = t, 0
         # 1, 2: bursts of LOAD and SAVE
         if now_doing[0] >= 0:
@@ -290,7 +341,7 @@ def run(
             i = now_doing[1]
             address = table[i, _ADDRESS] + r1[1] * table[i, _STRIDE1] + r2[1] * table[i, _STRIDE2] + offset[1]
             size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[1])
-            work = (size + p[_STREAM] - 1) // p[_STREAM] * table[i, _CPB]
+            work = _taking(table[i], stream[1], size, p[_STREAM])
             t = max(moved[1], issue_next[1], slots[1, bursts[1] % window]) + work
             if t < best:
                 best, actor = t, 2
@@ -317,7 +368,7 @@ def run(
                 wait = table[i, _WAIT + o]
                 if wait > 0:
                     token = times[by_engine[o, wait - 1], 3]
-                    t = max(t, token + 1 if token >= 0 else _INF)
+                    t = max(t, token + p[_TOKEN] if token >= 0 else _INF)
             for kind in range(2):
                 for group in range(p[_MAP_GROUPS]):
                     if table[i, _READS + kind] >> group & 1 and owner[kind, group] not in (e, -1):
@@ -337,14 +388,14 @@ def run(
             fetch_port = max(last, max(first, fetch_port) + (size + p[_BEAT] - 1) // p[_BEAT])
             fetch_next = t + 1
             for i in range(fetch_at // _WORD, min(n, (fetch_at + size) // _WORD)):
-                available[i] = fetch_port
+                available[i] = fetch_port + p[_FETCH_TAIL]
             fetch_at += size
         elif actor <= 2:
             d = actor - 1
             i = now_doing[d]
             address = table[i, _ADDRESS] + r1[d] * table[i, _STRIDE1] + r2[d] * table[i, _STRIDE2] + offset[d]
             size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[d])
-            work = (size + p[_STREAM] - 1) // p[_STREAM] * table[i, _CPB]
+            work = _taking(table[i], stream[d], size, p[_STREAM])
             beats = (address % p[_BEAT] + size + p[_BEAT] - 1) // p[_BEAT]
             slot, port, e = bursts[d] % window, bursts[d] % p[_PORTS], 4 * d
             before = moved[d]
@@ -352,17 +403,18 @@ def run(
             if d == 0:
                 first, last = dram_access(dram, t, address, size, 0)
                 port_free[0, port] = last = max(last, max(first, port_free[0, port]) + beats)
-                begin = max(moved[0], last)
+                begin = max(moved[0], last + p[_RECEIVE])
                 moved[0] = begin + work
                 slots[0, slot] = moved[0]
             else:
                 begin = t - work
                 moved[1] = t
                 first, last = dram_access(dram, t, address, size, 1)
-                port_free[1, port] = max(t, port_free[1, port]) + beats
+                port_free[1, port] = max(t + p[_SEND], port_free[1, port]) + beats
                 slots[1, slot] = max(last, port_free[1, port]) + dram[_RESPONSE]
                 completed = max(completed, slots[1, slot])
-            issue_next[d] = t + 1 if d == 0 else t
+            issue_next[d] = t + p[_INTERVAL] if d == 0 else t
+            stream[d] += size
             bursts[d] += 1
             totals[e, 0] += work
             if first_burst:  # the wait before this instruction's first byte, cause by cause
@@ -388,18 +440,19 @@ def run(
                     r2[d] += 1
             if r2[d] == table[i, _RUNS2]:
                 now_doing[d] = -1
+                stream[d] = 0
                 tail = moved[0] + p[_LOAD_TAIL] if d == 0 else completed + p[_SAVE_TAIL]
                 times[i, 2] = moved[d]
                 times[i, 3] = given[e] = max(tail, given[e] + 1)
                 free[e] = t + 1 if d == 0 else t
                 totals[e, 1] = moved[d]
-                _hold(owner, release, table[i], e, t, times[i, 3])
+                _hold(owner, release, table[i], e, t, times[i, 3] + 1)
                 left -= 1
         elif actor == 3:
             blocked_by_fetch[dispatched] = t == available[dispatched]
             times[dispatched, 0] = t
             if table[dispatched, _ENGINE] < 0:
-                end_at = t + p[_DISPATCH]
+                end_at = t + 1
                 left -= 1
             dispatch_next = t + 1
             dispatched += 1
@@ -409,8 +462,8 @@ def run(
             queued, tokens, why = times[i, 0] + p[_DISPATCH], 0, 0
             for o in range(5):
                 wait = table[i, _WAIT + o]
-                if wait > 0 and times[by_engine[o, wait - 1], 3] + 1 > tokens:
-                    tokens, why = times[by_engine[o, wait - 1], 3] + 1, 1 + o
+                if wait > 0 and times[by_engine[o, wait - 1], 3] + p[_TOKEN] > tokens:
+                    tokens, why = times[by_engine[o, wait - 1], 3] + p[_TOKEN], 1 + o
             after_token = max(free[e], queued, tokens)
             if t > after_token:
                 cause[i] = _C_PORT
@@ -443,7 +496,7 @@ def run(
                 times[i, 2] = free[e]
                 times[i, 3] = given[e] = max(free[e] + table[i, _TAIL], given[e] + 1)
                 left -= 1
-            _hold(owner, release, table[i], e, _INF if dma else free[e], _INF if dma else times[i, 3])
+            _hold(owner, release, table[i], e, _INF if dma else free[e], _INF if dma else times[i, 3] + 1)
     cycles = end_at
     for e in range(5):
         cycles = max(cycles, given[e])

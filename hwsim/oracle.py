@@ -11,16 +11,33 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ..ir.arch import Arch
-from ..ir.isa import COLUMNS, ENGINE_OF, FETCH_BYTES, WORD_BYTES, Engine, Opcode, Program, Region, VecOp
+from ..ir.isa import (
+    COLUMNS,
+    ENGINE_OF,
+    FETCH_BYTES,
+    WORD_BYTES,
+    Engine,
+    Memory,
+    Opcode,
+    Program,
+    Region,
+    VecOp,
+)
 from ..ir.latency import (
+    BURST_INTERVAL,
     CONV_START,
     DISPATCH,
-    DWC_PARAMETERS,
     DWC_START,
+    FETCH_START,
+    FETCH_TAIL,
+    LOAD_RECEIVE,
     LOAD_START,
     LOAD_TAIL,
+    SAVE_SEND,
     SAVE_START,
     SAVE_TAIL,
+    TOKEN,
+    VEC_RESIZE,
     VEC_START,
     VEC_TAIL,
     conv_tail,
@@ -52,41 +69,42 @@ def busy_and_tail(row: _Row, arch: Arch) -> tuple[int, int]:
             tiles = len(range(0, row["out_h"] * row["out_w"], pixels))
         else:
             tiles = sum(len(range(0, row["out_w"], pixels)) for _ in range(row["out_h"]))
-        drain = 0
-        for first in range(0, row["out_c"], oc):
-            mine = range(first, min(first + oc, row["out_c"]))
+        parts = [range(c, min(c + oc, row["out_c"])) for c in range(0, row["out_c"], oc)]
+        drains = []
+        for mine in parts:
             words = {(row["lane0"] + c) // lanes for c in mine}
-            steps = (
-                row["kh"]
-                * row["kw"]
-                * (len({c // lanes for c in mine}) if row["diagonal"] else row["blocks"])
-            )
-            drain = (
-                sum(len(words) * row["drain_ways"] for _ in range(0, pixels, arch.conv.drain))
-                if row["last"]
-                else 0
-            )
-            cycles += len(range(0, 8, lanes))
+            drains.append(sum(len(words) * row["drain_ways"] for _ in range(0, pixels, arch.conv.drain)))
+        if not row["last"]:
+            drains = [0] * len(parts)
+        parameters = len(range(0, 8, lanes))
+        for mine in parts:
+            inputs = len({c // lanes for c in mine}) if row["diagonal"] else row["blocks"]
+            cycles += parameters
             for _ in range(tiles):
-                cycles += max(steps * row["ways"], drain, 1)
-        return CONV_START + cycles, conv_tail(arch) + drain
+                cycles += max(row["kh"] * row["kw"] * inputs * row["ways"], *drains, 1)
+        # The next instruction's first step could come before the last drain has ended.
+        wait = max(0, drains[-1] - CONV_START - parameters)
+        return CONV_START + cycles + wait, conv_tail(arch) + drains[-1] - wait
     if op == Opcode.DWC:
         d, kh, kw = arch.dwc, row["kh"], row["kw"]
         reads = -(-((d.pixels - 1) * row["sx"] + (kw - 1) * row["dx"] + 1) // arch.banks)
-        per_row = d.taps // kw  # kernel rows that fit into the taps of a cycle
+        per_row = min(d.taps // kw, max(1, d.taps // 3))  # kernel rows that fit into the taps of a cycle
         mac = len(range(0, kh, per_row)) if per_row else kh * len(range(0, kw, d.taps))
         drain = len(range(0, d.pixels, d.drain))
-        window = kh <= d.rows and row["dy"] == 1
+        fresh = (min(row["sy"], kh) if row["dy"] == 1 else kh) * reads
         for _ in range(0, lanes, d.channels):
             for _ in range(row["blocks"]):
-                cycles += DWC_PARAMETERS
+                cycles += len(range(0, 8, d.taps))
                 for _ in range(0, row["out_w"], d.pixels):
                     cycles += kh * reads
-                    for r in range(row["out_h"]):
-                        fresh = 0 if r == 0 else (min(row["sy"], kh) if window else kh) * reads
-                        cycles += max(mac, fresh, drain)
+                    for r in range(row["out_h"]):  # behind every row but the last, the next one's are read
+                        cycles += max(mac, fresh if r < row["out_h"] - 1 else 0, drain)
         return DWC_START + cycles, dwc_tail(arch) + drain
     v, columns = arch.vec.pixels, row["out_w"]
+    if row["func"] == VecOp.PRELU:
+        cycles = row["blocks"] * lanes
+    elif row["func"] == VecOp.RESIZE:
+        cycles = VEC_RESIZE
     for _ in range(row["blocks"] * row["out_h"]):
         match VecOp(row["func"]):
             case VecOp.ADD | VecOp.MUL:
@@ -134,6 +152,51 @@ def _bursts(row: _Row, base: int, limit: int) -> list[tuple[int, int]]:
     return out
 
 
+def _needs(row: _Row, arch: Arch) -> list[int]:
+    """Bytes of the stream up to the last one of each group; SAVE: up to the first one, inclusive."""
+    op, take, lanes = row["opcode"], row["take"], arch.lanes
+    ends, at = [], 0
+    if op == Opcode.FILL:
+        if row["func"] in {Memory.TABLES, Memory.VECTOR}:
+            unit = 1 if row["func"] == Memory.TABLES else 4
+            return list(range(unit, row["run_bytes"] + 1, unit))
+        wide = row["func"] == Memory.WEIGHTS
+        plane, depth = (arch.conv.oc, lanes) if wide else (lanes, arch.dwc.taps)
+        for _ in range(row["records"]):
+            left = 8
+            for word in range(row["record_rows"]):
+                planes = (
+                    min(depth, left)
+                    if left
+                    else row["tail_take"]
+                    if word == row["record_rows"] - 1
+                    else depth
+                )
+                left -= min(left, planes) if left else 0
+                at += planes * plane
+                ends.append(at)
+        return ends
+    save = op == Opcode.SAVE
+    straight = take == lanes and (save or (row["step"], row["fold"], row["fold_pad"]) == (lanes, 1, 0))
+    row_bytes = row["width"] * take if save else row["row_bytes"]
+    for r in range(row["blocks"] * row["height"]):
+        if straight:
+            columns = [
+                range(x, min(x + arch.group_move, row["width"]))
+                for x in range(0, row["width"], arch.group_move)
+            ]
+            ends += [r * row_bytes + (c[0] * lanes + 1 if save else (c[-1] + 1) * lanes) for c in columns]
+        elif save:
+            ends += [r * row_bytes + x * take + 1 for x in range(row["width"])]
+        else:
+            for x in range(row["width"]):
+                for j in range(row["fold"]):
+                    need = x * row["step"] + (j + 1) * take - row["fold_pad"]
+                    need = r * row_bytes + min(max(need, 1), row_bytes)
+                    ends.append(max(need, ends[-1]) if ends else need)
+    return ends
+
+
 @dataclass
 class _Stream:
     """The issue side of LOAD or SAVE."""
@@ -147,6 +210,9 @@ class _Stream:
     slots: list[int] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     gather_end: int = -1
+    needs: list[int] = field(default_factory=list)
+    """Bytes of the stream that each group of words needs (SAVE: with which it has to be read)."""
+    taken: int = 0
 
 
 def oracle_times(
@@ -195,19 +261,13 @@ def oracle_times(
                 return True
         return False
 
-    def work(row: _Row, size: int) -> int:
-        """Cycles of the word assembler or splitter for one burst."""
-        op, take = row["opcode"], row["take"]
-        words = -(-size // arch.stream_bytes)
-        straight = take == arch.lanes and (op == Opcode.SAVE or (row["step"] == take and row["fold"] == 1))
-        if op == Opcode.FILL or straight:
-            return words
-        per = (
-            -(-arch.stream_bytes // take)
-            if op == Opcode.SAVE
-            else -(-arch.stream_bytes * row["fold"] // row["step"])
-        )
-        return words * max(1, per)
+    def work(s: _Stream, size: int) -> int:
+        """Cycles to take one burst out chunk by chunk, or to gather it."""
+        cycles, at = 0, s.taken
+        for low in range(at, at + size, arch.stream_bytes):
+            high = min(low + arch.stream_bytes, at + size)
+            cycles += max(1, sum(low < need <= high for need in s.needs))
+        return cycles
 
     def close(e: Engine, s: _Stream, t: int, at: int) -> None:
         """The last burst of a stream's instruction went out at `t`; its token is due at `at`."""
@@ -217,20 +277,20 @@ def oracle_times(
         for g in reads:
             read_owner[g] = (e, t)
         for g in writes:
-            write_owner[g] = (e, times[i][3])
+            write_owner[g] = (e, times[i][3] + 1)
         free[e] = t + 1 if e == Engine.LOAD else t
         s.row = -1
 
     for t in range(limit):
         # Fetch: room for a whole group once enough instructions, up to the cycle before, were dispatched.
-        gone = bisect_left(dispatch_at, t)
+        gone = bisect_left(dispatch_at, t - FETCH_START + 1)
         if fetch_at < fetch_end and (fetch_at // FETCH_BYTES + 1) * per_fetch - gone <= arch.queues.prefetch:
             at = bases[Region.PROGRAM] + fetch_at
             size = min(FETCH_BYTES - fetch_at % FETCH_BYTES, arch.burst_bytes - at % arch.burst_bytes)
             first, last = dram_access(state, t, at, size, 0)
             fetch_port = max(last, max(first, fetch_port) + -(-size // arch.beat_bytes))
             for i in range(fetch_at // WORD_BYTES, min(len(rows), (fetch_at + size) // WORD_BYTES)):
-                ready[i] = fetch_port
+                ready[i] = fetch_port + FETCH_TAIL
             fetch_at += size
         # LOAD puts one burst on the bus.
         s = streams[Engine.LOAD]
@@ -241,23 +301,27 @@ def oracle_times(
             s.ports[port] = max(
                 last, max(first, s.ports[port]) + -(-(at % arch.beat_bytes + size) // arch.beat_bytes)
             )
-            s.moved = max(s.moved, s.ports[port]) + work(rows[s.row], size)
+            s.moved = max(s.moved, s.ports[port] + LOAD_RECEIVE) + work(s, size)
+            s.taken += size
             s.slots[s.count % len(s.slots)] = s.moved
             s.count += 1
-            s.not_before = t + 1
+            s.not_before = t + BURST_INTERVAL
             if not s.bursts:
                 close(Engine.LOAD, s, t, s.moved + LOAD_TAIL)
         # SAVE gathers a burst, and puts it on the bus when it is whole.
         s = streams[Engine.SAVE]
         while s.bursts:
             if s.gather_end < 0 and t >= s.not_before and t >= s.slots[s.count % len(s.slots)]:
-                s.gather_end = t + work(rows[s.row], s.bursts[0][1])
+                s.gather_end = t + work(s, s.bursts[0][1])
             if s.gather_end != t:
                 break
             at, size = s.bursts.popleft()
             _, last = dram_access(state, t, at, size, 1)
             port = s.count % arch.dma.ports
-            s.ports[port] = max(t, s.ports[port]) + -(-(at % arch.beat_bytes + size) // arch.beat_bytes)
+            s.taken += size
+            s.ports[port] = max(t + SAVE_SEND, s.ports[port]) + -(
+                -(at % arch.beat_bytes + size) // arch.beat_bytes
+            )
             done = max(last, s.ports[port]) + response
             s.slots[s.count % len(s.slots)] = done
             s.completed = max(s.completed, done)
@@ -270,7 +334,7 @@ def oracle_times(
         if available is not None and available <= t:
             row = rows[dispatched]
             if row["opcode"] == Opcode.END:
-                times[dispatched][0], end = t, t + DISPATCH
+                times[dispatched][0], end = t, t + 1
                 dispatch_at.append(t)
                 dispatched += 1
             else:
@@ -288,7 +352,7 @@ def oracle_times(
             row = rows[i]
             if t < times[i][0] + DISPATCH or (e in streams and streams[e].row >= 0):
                 continue
-            counters = {o: bisect_left(finished[o], t) for o in Engine}  # tokens of earlier cycles
+            counters = {o: bisect_left(finished[o], t - TOKEN + 1) for o in Engine}
             if any((counters[o] - row[f"wait_{o.name.lower()}"]) % 65536 >= 32768 for o in Engine):
                 continue
             reads, writes = ports_of(row)
@@ -301,11 +365,13 @@ def oracle_times(
                 s = streams[e]
                 s.row = i
                 s.bursts.extend(_bursts(row, bases[Region(row["region"])], arch.burst_bytes))
+                s.needs, s.taken = _needs(row, arch), 0
                 s.not_before = t + (LOAD_START if e == Engine.LOAD else SAVE_START)
             else:
                 busy, tail = busy_and_tail(row, arch)
                 free[e] = until_read = times[i][2] = t + busy
-                times[i][3] = until_write = token(e, t + busy + tail)
+                times[i][3] = token(e, t + busy + tail)
+                until_write = times[i][3] + 1
             for g in reads:
                 read_owner[g] = (e, until_read)
             for g in writes:

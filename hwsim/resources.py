@@ -130,7 +130,7 @@ def _memories(arch: Arch, uram: int) -> tuple[float, int]:
     used = 0
     shapes = [(arch.conv.oc, arch.lanes, arch.weight_words)]
     if arch.has_dwc:
-        shapes.append((1, 8 * arch.lanes, arch.depthwise_words))
+        shapes.append((1, arch.dwc.taps * arch.lanes, arch.depthwise_words))
     for count, width, words in shapes:
         need = count * _uram(width, words)
         if used + need <= uram:

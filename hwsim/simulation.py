@@ -11,14 +11,26 @@ from numpy.typing import NDArray
 
 from ..ir.arch import Arch
 from ..ir.errors import InvariantError, SimulationError
-from ..ir.isa import COLUMNS, FETCH_BYTES, Engine, Opcode, Program, Region, VecOp
-from ..ir.latency import DISPATCH, LOAD_START, LOAD_TAIL, SAVE_START, SAVE_TAIL
+from ..ir.isa import COLUMNS, FETCH_BYTES, Engine, Memory, Opcode, Program, Region, VecOp
+from ..ir.latency import (
+    BURST_INTERVAL,
+    DISPATCH,
+    FETCH_START,
+    FETCH_TAIL,
+    LOAD_RECEIVE,
+    LOAD_START,
+    LOAD_TAIL,
+    SAVE_SEND,
+    SAVE_START,
+    SAVE_TAIL,
+    TOKEN,
+)
 from .bounds import bounds, program_bounds
 from .dram import DramCounts, DramSpec, dram_counts, parse
 from .energy import action_counts, energy
-from .kernel import PARAMETERS, TABLE, run
+from .kernel import LOADED, PARAMETERS, PLAIN, RECORDS, SAVED, TABLE, WORDS, run
 from .results import CAUSES, EngineResult, LayerResult, Simulation, Timeline
-from .timing import costs, dma_stream, estimate, machine
+from .timing import costs, estimate
 
 if TYPE_CHECKING:
     from ..ir.board import Board
@@ -87,12 +99,48 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     out["runs1"] = np.where(inner, 1, runs["runs1"])
     out["runs2"] = np.where(outer, 1, runs["runs2"])
     out["stride1"], out["stride2"] = stride1, stride2
-    m = machine(arch)
-    out["cycles_per_word"][dma] = [
-        dma_stream(m, int(o), int(t), int(s), int(j))
-        for o, t, s, j in zip(op[dma], col["take"][dma], col["step"][dma], col["fold"][dma], strict=True)
-    ]
+    out |= _streams(col, dma, arch)
     return np.ascontiguousarray(np.stack([out[name] for name in TABLE], axis=1))
+
+
+def _streams(col: dict[str, _Matrix], dma: NDArray[np.bool_], arch: Arch) -> dict[str, _Matrix]:
+    """Shape of the byte streams of LOAD, FILL and SAVE, as `kernel` counts their groups; others get a harmless one."""
+    op, func, lanes, move = col["opcode"], col["func"], arch.lanes, arch.group_move
+    load, fill, save = op == Opcode.LOAD, op == Opcode.FILL, op == Opcode.SAVE
+    plane, depth = (
+        np.full_like(op, arch.conv.oc),
+        np.full_like(op, lanes),
+    )  # bytes of a byte plane, planes of a word
+    deep = fill & (func == Memory.DEPTHWISE)
+    plane[deep], depth[deep] = lanes, arch.dwc.taps
+    record = fill & ((func == Memory.WEIGHTS) | deep)
+    straight = load & (col["step"] == lanes) & (col["fold"] == 1) & (col["fold_pad"] == 0)
+    straight = (straight | save) & (col["take"] == lanes)
+    narrow = load & ~straight
+    small = np.select([fill & (func == Memory.TABLES), fill & (func == Memory.VECTOR)], [1, 4], 1)
+    head = -(-8 // depth)
+    row = np.select(
+        [record, load, save], [
+            plane * (8 + np.maximum(col["record_rows"] - head - 1, 0) * depth + col["tail_take"]), col["row_bytes"],
+            col["width"] * col["take"],
+        ], col["run_bytes"],
+    )  # fmt: skip
+    row = np.where(dma, np.maximum(row, 1), 1)
+    group = np.select([record, straight, save], [plane * depth, move * lanes, col["take"]], small)
+    group = np.where(dma, np.maximum(group, 1), 1)
+    groups = np.select([record, narrow], [col["record_rows"], col["width"] * col["fold"]], -(-row // group))
+    rest = row % group
+    least = np.minimum(group, np.where(rest, rest, group))
+    least = np.where(record, np.minimum(8 - (head - 1) * depth, col["tail_take"]) * plane, least)
+    least = np.where(record, np.minimum(least, np.minimum(depth, 8) * plane), least)
+    shape = np.select([narrow, record, save], [WORDS, RECORDS, SAVED], LOADED)
+    shape = np.where(~narrow & (least >= arch.stream_bytes), PLAIN, shape)
+    unit = np.where(dma, np.maximum(col["take"], 1), 1)
+    return {
+        "shape": shape, "row_bytes": row, "group_bytes": group, "row_groups": groups,
+        "step": np.maximum(col["step"], 1), "take": np.where(record, 8 * plane, unit),
+        "fold": np.maximum(col["fold"], 1), "pad": col["fold_pad"],
+    }  # fmt: skip
 
 
 def machine_vector(arch: Arch, program_base: int = 0) -> _Matrix:
@@ -113,6 +161,12 @@ def machine_vector(arch: Arch, program_base: int = 0) -> _Matrix:
         "save_tail": SAVE_TAIL,
         "program_base": program_base,
         "group_bytes": FETCH_BYTES,
+        "token": TOKEN,
+        "fetch_start": FETCH_START,
+        "fetch_tail": FETCH_TAIL,
+        "interval": BURST_INTERVAL,
+        "receive": LOAD_RECEIVE,
+        "send": SAVE_SEND,
     }
     return np.array([values[name] for name in PARAMETERS], np.int64)
 

@@ -21,9 +21,8 @@ from ..ir.arch import Arch
 from ..ir.isa import COLUMNS, WORD_BYTES, Memory, Opcode, Program, VecOp
 from ..ir.latency import (
     CONV_START,
-    DISPATCH,
-    DWC_PARAMETERS,
     DWC_START,
+    VEC_RESIZE,
     VEC_START,
     VEC_TAIL,
     conv_tail,
@@ -35,7 +34,7 @@ __all__ = [
     "COST",
     "conv_busy",
     "costs",
-    "dma_stream",
+    "dma_groups",
     "dwc_busy",
     "engine_cycles",
     "estimate",
@@ -57,7 +56,7 @@ COST = np.dtype(
             "map_writes",  # map words
             "weight_reads",  # weight words of oc x lanes bytes
             "products",  # int8 x int8 of the array, for real output channels
-            "depthwise_reads",  # depthwise weight words of 8 x lanes bytes
+            "depthwise_reads",  # depthwise weight words of taps x lanes bytes
             "depthwise_products",
             "vector_ops",  # lanes that the VEC engine works on
             "requantised",  # values
@@ -70,8 +69,8 @@ COST = np.dtype(
 """One record an instruction."""
 
 # Machine vector.
-_L, _P, _OC, _B, _DRAIN, _DP, _DCH, _DT, _DROWS, _DDRAIN, _V, _VT, _STREAM = range(13)
-_CONV_START, _DWC_START, _DWC_PARAM, _VEC_START, _CONV_TAIL, _DWC_TAIL, _VEC_TAIL = range(13, 20)
+_L, _P, _OC, _B, _DRAIN, _DP, _DCH, _DT, _DROWS, _DDRAIN, _V, _VT, _STREAM, _MOVE = range(14)
+_CONV_START, _DWC_START, _VEC_START, _VEC_RESIZE, _CONV_TAIL, _DWC_TAIL, _VEC_TAIL = range(14, 21)
 
 _NAMES = (
     *(
@@ -114,6 +113,7 @@ _NAMES = (
         "records",
         "record_rows",
         "counted",
+        "fold_pad",
     ),
 )
 _C = {name: i for i, name in enumerate(_NAMES)}
@@ -128,8 +128,10 @@ def machine(arch: Arch) -> NDArray[np.int64]:
     """The numbers of `arch` and `ir.latency` that the functions below take as their first argument."""
     c, d, v = arch.conv, arch.dwc, arch.vec
     shape = (arch.lanes, c.pixels, c.oc, arch.banks, c.drain, d.pixels, d.channels, d.taps, d.rows, d.drain)
-    latency = (CONV_START, DWC_START, DWC_PARAMETERS, VEC_START, conv_tail(arch), dwc_tail(arch), VEC_TAIL)
-    return np.array((*shape, v.pixels, v.table_pixels, arch.stream_bytes, *latency), np.int64)
+    latency = (CONV_START, DWC_START, VEC_START, VEC_RESIZE, conv_tail(arch), dwc_tail(arch), VEC_TAIL)
+    return np.array(
+        (*shape, v.pixels, v.table_pixels, arch.stream_bytes, arch.group_move, *latency), np.int64
+    )
 
 
 @njit(cache=True)
@@ -195,18 +197,27 @@ def conv_busy(
 ) -> tuple[int, int]:
     """Busy cycles of a CONV and, second, its tail.
 
-    Where oc is a multiple of the lanes, all full output blocks cost the same: one is computed for all.
+    Every pixel block takes at least the longest drain of the instruction, and the last drain at most what the next
+    instruction takes to its first step, so that a drain always ends before another begins. Where oc is a multiple of the
+    lanes, all full output blocks cost the same: one is computed for all.
     """
     pixel_blocks = _conv_blocks(m, out_h, out_w, packed)
     parameter = _ceil(8, m[_L])
     count = _ceil(out_c, m[_OC])
-    total, drain, ob = m[_CONV_START], 0, 0
+    equal = out_c // m[_OC] if m[_OC] % m[_L] == 0 and out_c >= m[_OC] else 1
+    longest, drain, ob = 0, 0, 0
     while ob < count:
-        steps, drain = _conv_block(m, ob, kh * kw, blocks, out_c, lane0, ways, drain_ways, last, diagonal)
-        same = out_c // m[_OC] if ob == 0 and m[_OC] % m[_L] == 0 and out_c >= m[_OC] else 1
-        total += same * (parameter + pixel_blocks * max(steps * ways, drain, 1))
+        _, drain = _conv_block(m, ob, kh * kw, blocks, out_c, lane0, ways, drain_ways, last, diagonal)
+        longest = max(longest, drain)
+        ob += equal if ob == 0 else 1
+    total, ob = m[_CONV_START], 0
+    while ob < count:
+        steps, _ = _conv_block(m, ob, kh * kw, blocks, out_c, lane0, ways, drain_ways, last, diagonal)
+        same = equal if ob == 0 else 1
+        total += same * (parameter + pixel_blocks * max(steps * ways, longest, 1))
         ob += same
-    return total, m[_CONV_TAIL] + drain
+    extra = max(0, drain - m[_CONV_START] - parameter)
+    return total + extra, m[_CONV_TAIL] + drain - extra
 
 
 @njit(cache=True)
@@ -214,8 +225,8 @@ def _dwc_shape(m: _Vector, kh: int, kw: int, sy: int, sx: int, dy: int, dx: int)
     """Words of a row that a strip reads, rows it reads anew for each output row, MAC cycles, drain cycles."""
     run = (m[_DP] - 1) * sx + (kw - 1) * dx + 1
     t = m[_DT]
-    mac = kh * _ceil(kw, t) if t < kw else _ceil(kh, t // kw)
-    fresh = min(sy, kh) if kh <= m[_DROWS] and dy == 1 else kh
+    mac = kh * _ceil(kw, t) if t < kw else _ceil(kh, min(t // kw, max(1, t // 3)))
+    fresh = min(sy, kh) if dy == 1 else kh
     return run, fresh, mac, _ceil(m[_DP], m[_DDRAIN])
 
 
@@ -225,13 +236,14 @@ def dwc_busy(
 ) -> tuple[int, int]:
     """Busy cycles of a DWC and, second, its tail.
 
-    A strip is `dwc.pixels` output columns: it fills its window once, then reads only the rows that are new.
+    A strip is `dwc.pixels` output columns: it fills its window once, then reads only the rows that are new, while the
+    products of the row before are summed.
     """
     run, fresh, mac, drain = _dwc_shape(m, kh, kw, sy, sx, dy, dx)
     row = _ceil(run, m[_B])
     strip = kh * row + max(mac, drain) + (out_h - 1) * max(mac, fresh * row, drain)
-    passes = _ceil(m[_L], m[_DCH])
-    busy = m[_DWC_START] + passes * blocks * (m[_DWC_PARAM] + _ceil(out_w, m[_DP]) * strip)
+    passes, parameter = _ceil(m[_L], m[_DCH]), _ceil(8, m[_DT])
+    busy = m[_DWC_START] + passes * blocks * (parameter + _ceil(out_w, m[_DP]) * strip)
     return busy, m[_DWC_TAIL] + drain
 
 
@@ -251,8 +263,10 @@ def vec_busy(
 ) -> tuple[int, int]:
     """Busy cycles of a VEC and, second, its tail; `shared`: both sources are maps of one group."""
     rows, v = blocks * out_h, m[_V]
-    if func in (_ADD, _MUL, _PRELU):
-        work = rows * _ceil(out_w, v) * (2 if shared and func != _PRELU else 1)
+    if func in (_ADD, _MUL):
+        work = rows * _ceil(out_w, v) * (2 if shared else 1)
+    elif func == _PRELU:  # a block's slopes first, one a cycle
+        work = blocks * m[_L] + rows * _ceil(out_w, v)
     elif func in (_MAX, _AVG):
         if out_w == 1:
             work = rows * kh * _ceil(kw, v)
@@ -262,20 +276,22 @@ def vec_busy(
         width = m[_VT] if table else v
         work = rows * _ceil(out_w, width) * read_ways(width, sx, m[_B])
     else:
-        work = rows * out_w * (4 if bilinear else 1)
+        work = m[_VEC_RESIZE] + rows * out_w * (4 if bilinear else 1)
     return m[_VEC_START] + work, m[_VEC_TAIL]
 
 
 @njit(cache=True)
-def dma_stream(m: _Vector, opcode: int, take: int, step: int, fold: int) -> int:
-    """Cycles that `stream_bytes` bytes take in the word assembler (LOAD, FILL) or splitter (SAVE)."""
-    if opcode == _FILL:
-        return 1
-    if opcode == _SAVE:
-        return 1 if take == m[_L] else max(1, _ceil(m[_STREAM], take))
-    if take == m[_L] and step == take and fold == 1:
-        return 1
-    return max(1, _ceil(m[_STREAM] * fold, step))
+def dma_groups(m: _Vector, f: _Vector) -> int:
+    """Groups of words that a LOAD, FILL or SAVE (picked fields `f`) moves one a cycle, beside its chunks of bytes."""
+    op, func, take = f[0], f[1], f[29]
+    if op == _FILL:
+        if func in (_TABLES, _VECTOR):
+            return f[24] // (1 if func == _TABLES else 4)
+        return f[32] * f[33]
+    rows = f[28] * f[6]
+    if take == m[_L] and (op == _SAVE or (f[30] == take and f[31] == 1 and f[35] == 0)):
+        return rows * _ceil(f[27], m[_MOVE])
+    return rows * f[27] * (1 if op == _SAVE else f[31])
 
 
 @njit(cache=True)
@@ -306,11 +322,11 @@ def _costs(m: _Vector, rows: _Matrix, out: _Matrix) -> None:
             lookups = requantised if table else 0
         elif op == _DWC:
             busy, tail = dwc_busy(m, oh, ow, kh, kw, blocks, sy, sx, dy, dx)
-            run, fresh, _, _ = _dwc_shape(m, kh, kw, sy, sx, dy, dx)
+            run, fresh, mac, _ = _dwc_shape(m, kh, kw, sy, sx, dy, dx)
             strips = _ceil(m[_L], m[_DCH]) * blocks * _ceil(ow, m[_DP])
             reads = strips * (kh + (oh - 1) * fresh) * run
             writes = blocks * pixels
-            dw_reads = blocks * (1 + _ceil(kh * kw, 8))
+            dw_reads = _ceil(m[_L], m[_DCH]) * blocks * (_ceil(8, m[_DT]) + _ceil(ow, m[_DP]) * oh * mac)
             dw_products = writes * m[_L] * kh * kw
             requantised = writes * m[_L]
             lookups = requantised if table else 0
@@ -334,10 +350,10 @@ def _costs(m: _Vector, rows: _Matrix, out: _Matrix) -> None:
                 requantised = writes * m[_L]
         elif op == _FILL:
             dram = fill = f[24]
-            busy = _ceil(dram, m[_STREAM])
+            busy = max(_ceil(dram, m[_STREAM]), dma_groups(m, f))
         elif op in (_LOAD, _SAVE):
             dram = f[24] * f[25] * f[26]
-            busy = _ceil(dram, m[_STREAM]) * dma_stream(m, op, f[29], f[30], f[31])
+            busy = max(_ceil(dram, m[_STREAM]), dma_groups(m, f))
             words = f[27] * f[28] * blocks
             if op == _LOAD:
                 writes = words * f[31]
@@ -382,4 +398,4 @@ def estimate(program: Program | NDArray[np.int64], arch: Arch, dram: DramSpec | 
     fields = program.fields if isinstance(program, Program) else program
     moved = int(costs(fields, arch)["dram_bytes"].sum()) + len(fields) * WORD_BYTES
     transfer = int(moved / dram.peak_bytes_per_cycle) if dram is not None else 0
-    return max(*engine_cycles(fields, arch).values(), transfer, len(fields) * DISPATCH)
+    return max(*engine_cycles(fields, arch).values(), transfer, len(fields))

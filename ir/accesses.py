@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arch import Arch
+from .depthwise import record_words
 from .isa import COLUMNS, Memory, Opcode, Region, VecOp
 
 __all__ = ["BOX", "DRAM_MAPS", "MEMORIES", "boxes", "highest", "memory_sizes"]
@@ -115,7 +116,12 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
     head = -(-8 // lanes)
     record = head + np.where(col["diagonal"] == 1, -(-taps // lanes), taps * col["blocks"])
     add(conv, memory=_WEIGHTS, base=col["w_base"], x_count=-(-col["out_c"] // oc) * record)
-    add(dwc, memory=_DEPTHWISE, base=col["w_base"], x_count=col["blocks"] * (1 + -(-taps // 8)))
+    add(
+        dwc,
+        memory=_DEPTHWISE,
+        base=col["w_base"],
+        x_count=col["blocks"] * record_words(arch, col["kh"], col["kw"]),
+    )
     add((conv | dwc | copy) & (col["table"] > 0), memory=_TABLES, base=col["table"] - 1)
     add(prelu, memory=_VECTOR, base=col["v_base"], x_count=col["blocks"] * lanes)
     add(resize, memory=_VECTOR, base=col["v_base"], x_count=col["out_h"])

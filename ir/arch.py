@@ -190,8 +190,8 @@ class Arch(BaseModel):
 
     @property
     def depthwise_words(self) -> int:
-        """Words of the depthwise weight memory; a word is 8 bytes for each lane."""
-        return self.weights.depthwise_kib * 1024 // (8 * self.lanes)
+        """Words of the depthwise weight memory; a word is `dwc.taps` bytes for each lane."""
+        return self.weights.depthwise_kib * 1024 // (self.dwc.taps * self.lanes)
 
     @property
     def vector_words(self) -> int:
@@ -221,6 +221,11 @@ class Arch(BaseModel):
     def stream_bytes(self) -> int:
         """Bytes a cycle that all ports move together, one direction."""
         return self.beat_bytes * self.dma.ports
+
+    @property
+    def group_move(self) -> int:
+        """Map words of a row that LOAD writes or SAVE reads in a cycle, at most."""
+        return min(self.banks, -(-self.stream_bytes // self.lanes))
 
     @property
     def burst_bytes(self) -> int:

@@ -29,7 +29,12 @@ __all__ = [
     "VEC_START",
     "VEC_TAIL",
     "conv_tail",
+    "dwc_operands",
+    "dwc_sums",
     "dwc_tail",
+    "dwc_window",
+    "rotation_levels",
+    "shift_levels",
 ]
 
 # -- control -----------------------------------------------------------------------------------------------------------
@@ -94,7 +99,44 @@ def conv_tail(arch: Arch) -> int:
     return ADDRESS + MAP_READ + _CROSSBAR + 4 + tree + 2 + REQUANTISE + _LOOKUP + _WRITE
 
 
+def rotation_levels(words: int) -> int:
+    """Registered levels of a rotation among `words` words, a power of two: multiplexers of at most 8 inputs.
+
+    >>> rotation_levels(4), rotation_levels(16)
+    (1, 2)
+    """
+    return 1 if words <= 4 else 2
+
+
+def shift_levels(arch: Arch) -> int:
+    """Registered levels that move a window row to the kernel columns of a step: none where every kernel row fits
+    into the taps of one."""
+    parts = -(-arch.dwc.rows // arch.dwc.taps)
+    return 0 if parts == 1 else 1 if parts <= 4 else 2
+
+
+def dwc_window(arch: Arch) -> int:
+    """Issue of a read to the first cycle in which the window holds the words: request, map memory, lanes of the pass
+    (where there are several), rotation from banks to columns, one more to be written."""
+    passes = int(arch.dwc.channels < arch.lanes)
+    return ADDRESS + MAP_READ + passes + rotation_levels(arch.banks) + 1
+
+
+def dwc_operands(arch: Arch) -> int:
+    """Issue of a step to its operands. It reads the window one cycle behind the read issued just before it: window, shift
+    to the step's columns, taps chosen by stride and dilation."""
+    return dwc_window(arch) - 1 + 1 + shift_levels(arch) + 1
+
+
+def dwc_sums(arch: Arch) -> int:
+    """Issue of a step to the sum of its products: product 4, adder tree over the taps."""
+    return dwc_operands(arch) + 4 + (arch.dwc.taps - 1).bit_length()
+
+
 def dwc_tail(arch: Arch) -> int:
-    """The same for the depthwise engine: window write and read 3, shift 3, product 4, tree over `taps`, accumulator."""
-    tree = (arch.dwc.taps - 1).bit_length()
-    return ADDRESS + MAP_READ + _CROSSBAR + 3 + 3 + 4 + tree + 2 + REQUANTISE + _LOOKUP + _WRITE
+    """The same for the depthwise engine: sum, accumulator, drain register, rotation from pixels to banks.
+
+    2 less, as the last issue lies in the last busy cycle, and the first word belongs to the drain steps.
+    """
+    width = 1 << (min(arch.dwc.drain, arch.dwc.pixels) - 1).bit_length()
+    return dwc_sums(arch) + 2 + REQUANTISE + _LOOKUP + rotation_levels(width) - 2

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arch import Arch
+from .depthwise import DEPTHWISE_STEP, parameter_words
 from .isa import Memory, Opcode, Region, VecOp
 from .requant import MODES
 
@@ -81,6 +82,7 @@ _TABLE, _RESIZE = _vec(VecOp.TABLE), _vec(VecOp.RESIZE)
 _RANGED = _either(_PRODUCT, _vec(*(f for f in VecOp if f != VecOp.TABLE)))
 _ROUNDED = _either(_PRODUCT, _vec(*(f for f in VecOp if f not in (VecOp.TABLE, VecOp.MAX))))
 _OPERANDS = {"d": _either(_COMPUTE, _LOAD), "a": _either(_COMPUTE, _SAVE), "b": _PAIR}
+_TO_THE_ARRAY = "run it on the array, as CONV with diagonal = 1"
 _CHAINED = "accumulators are kept for one pixel block and one block of output channels: "
 
 
@@ -99,7 +101,10 @@ def _record_bytes(c: Columns, arch: Arch) -> Column:
     weights = arch.conv.oc * (
         8 + np.maximum(words - head - 1, 0) * lanes + np.where(words > head, c["tail_take"], 0)
     )
-    depthwise = lanes * (8 + np.maximum(words - 2, 0) * 8 + np.where(words > 1, c["tail_take"], 0))
+    taps, first = arch.dwc.taps, parameter_words(arch.dwc.taps)
+    depthwise = lanes * (
+        8 + np.maximum(words - first - 1, 0) * taps + np.where(words > first, c["tail_take"], 0)
+    )
     tables = np.full_like(words, 256)
     each = np.select(
         [c["func"] == m for m in (Memory.WEIGHTS, Memory.DEPTHWISE)], [weights, depthwise], tables
@@ -113,6 +118,16 @@ def _written(c: Columns, axis: str) -> Column:
     step = np.where(c["opcode"] == Opcode.CONV, c[f"step_{axis}"], 1)
     count = np.where(c["opcode"] == Opcode.LOAD, c[of_load], c[others])
     return np.asarray((count - 1) * step + 1, np.int64)
+
+
+def _rows_read(c: Columns, arch: Arch) -> Column:
+    """Rows of the source's ring that an instruction may read; a resize names its own."""
+    window = _WINDOW(c)
+    count = np.where(_SAVE(c), c["height"], np.where(_TABLE(c), (c["out_h"] - 1) * c["sy"] + 1, c["out_h"]))
+    seen = (c["out_h"] - 1) * c["sy"] + (c["kh"] - 1) * c["dy"] + 1 - c["pad_top"]
+    return np.asarray(
+        np.where(_RESIZE(c), 0, np.where(window, np.minimum(c["in_h"], np.maximum(seen, 0)), count)), np.int64
+    )
 
 
 def _mode_known(c: Columns, arch: Arch) -> Column:
@@ -164,6 +179,15 @@ RULES: tuple[Rule, ...] = (
         "depthwise engines needed", _DWC, lambda c, arch: np.ones_like(c["opcode"]), "<=",
         lambda c, arch: int(arch.has_dwc), "compile for this machine, which runs depthwise layers on the array",
     ),
+    Rule("sx", _DWC, _field("sx"), "<=", _number(DEPTHWISE_STEP), _TO_THE_ARRAY),
+    Rule("dx", _DWC, _field("dx"), "<=", _number(DEPTHWISE_STEP), _TO_THE_ARRAY),
+    Rule("kh", _DWC, _field("kh"), "<=", lambda c, arch: arch.dwc.rows, _TO_THE_ARRAY),
+    Rule("kw", _DWC, _field("kw"), "<=", lambda c, arch: arch.dwc.rows, _TO_THE_ARRAY),
+    Rule(
+        "words of a row that a strip reads", _DWC,
+        lambda c, arch: (arch.dwc.pixels - 1) * c["sx"] + (c["kw"] - 1) * c["dx"] + 1, "<=", lambda c, arch: 2 * arch.banks,
+        _TO_THE_ARRAY,
+    ),
     Rule("take", _either(_LOAD, _SAVE), _field("take"), "<=", lambda c, arch: arch.lanes, "a map word has that many lanes"),
     Rule("lane0", _CONV, _field("lane0"), "<=", lambda c, arch: arch.lanes - 1, "name the block that the lane is in"),
     Rule(
@@ -188,6 +212,14 @@ RULES: tuple[Rule, ...] = (
         "rows that the ring does not have would overwrite the first ones: use a smaller tile or a taller ring",
     ),
     Rule(
+        "rows that it reads", _either(_COMPUTE, _SAVE), _rows_read, "<=", _field("a_rows"),
+        "rows that the ring does not have are other rows: use a smaller tile or a taller ring",
+    ),
+    Rule(
+        "rows that it reads", lambda c: _PAIR(c) & (c["broadcast"] == 0), _field("out_h"), "<=", _field("b_rows"),
+        "rows that the ring does not have are other rows: use a smaller tile or a taller ring",
+    ),
+    Rule(
         "d_pitch", lambda c: _OPERANDS["d"](c) & (_written(c, "y") > 1), _field("d_pitch"), ">=",
         lambda c, arch: _written(c, "x"), "rows would overwrite each other: set them further apart",
     ),
@@ -206,18 +238,25 @@ RULES: tuple[Rule, ...] = (
         "a record holds bias, scale and at least one word of weights",
     ),
     Rule(
-        "record_rows", _fill(Memory.DEPTHWISE), _field("record_rows"), ">=", _number(2),
-        "a record holds bias, scale and at least one word of taps",
+        "record_rows", _fill(Memory.DEPTHWISE), _field("record_rows"), ">=",
+        lambda c, arch: parameter_words(arch.dwc.taps) + 1, "a record holds bias, scale and at least one word of taps",
     ),
     Rule(
         "tail_take", _fill(Memory.WEIGHTS), _field("tail_take"), "<=", lambda c, arch: arch.lanes,
         "a weight word has that many bytes a lane",
     ),
-    Rule("tail_take", _fill(Memory.DEPTHWISE), _field("tail_take"), "<=", _number(8), "a word has 8 bytes a lane"),
+    Rule(
+        "tail_take", _fill(Memory.DEPTHWISE), _field("tail_take"), "<=", lambda c, arch: arch.dwc.taps,
+        "a word has dwc.taps bytes a lane",
+    ),
     *_at_least_one(_fill(Memory.WEIGHTS, Memory.DEPTHWISE), "tail_take"),
     Rule(
         "pixels", lambda c: _CONV(c) & ((c["first"] == 0) | (c["last"] == 0)), lambda c, arch: c["out_h"] * c["out_w"],
         "<=", lambda c, arch: arch.conv.pixels, _CHAINED + "use a smaller tile",
+    ),
+    Rule(
+        "out_h", lambda c: _CONV(c) & ((c["first"] == 0) | (c["last"] == 0)) & (c["packed"] == 0), _field("out_h"), "<=",
+        _number(1), _CHAINED + "pack the pixels over rows",
     ),
     Rule(
         "out_c", lambda c: _CONV(c) & ((c["first"] == 0) | (c["last"] == 0)), _field("out_c"), "<=",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..ir.arch import Arch
+from ..ir.depthwise import record_words, tail_taps
 from ..ir.errors import ProgramError, ScheduleError
 from ..ir.graph import Graph
 from ..ir.isa import Memory, Opcode, instruction
@@ -192,14 +193,14 @@ def depthwise_instructions(
     row, pad_top, in_h = window_axis(*task.rows, win.stride[0], win.pad[0], win.span[0], h)
     column, pad_left, in_w = window_axis(*task.cols, win.stride[1], win.pad[1], win.span[1], w)
     numbers, zero_point = _numbers(task, part, graph)
-    record = 1 + -(-kh * kw // 8)
+    record = record_words(arch, kh, kw)
     table = _table(task, constants)
     actions = []
     for b0, b1 in _chunks(task, blocks(o, arch.lanes)):
         chunk = constants.chunk(
             (name, p, b0, b1), partial(depthwise_records, part, arch, zero_point, name, b0, b1), task.kept,
             Memory.DEPTHWISE, task.index, words=(b1 - b0) * record, records=b1 - b0, record_rows=record,
-            tail_take=(kh * kw - 1) % 8 + 1,
+            tail_take=tail_taps(arch.dwc.taps, kh, kw),
         )  # fmt: skip
         instruction_ = instruction(
             Opcode.DWC, **task.out.operand("d", task.rows[0], task.cols[0], b0), **task.sources[0].operand("a", row, column, b0),

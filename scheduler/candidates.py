@@ -10,6 +10,7 @@ from functools import cached_property
 
 from ..hwsim.timing import conv_busy, dwc_busy, machine, read_ways, vec_busy
 from ..ir.arch import Arch
+from ..ir.depthwise import record_words
 from ..ir.graph import Add, Graph, Mul, Pool, PRelu, Resize, Table
 from ..ir.isa import Engine, VecOp
 from ..ir.layout import blocks
@@ -123,7 +124,7 @@ class Costing:
         for part in layer.parts:
             o, kh, kw, _ = part.weight.shape
             if layer.engine == Engine.DWC:
-                deep += blocks(o, self.arch.lanes) * (1 + -(-kh * kw // 8))
+                deep += blocks(o, self.arch.lanes) * record_words(self.arch, kh, kw)
             else:
                 array += blocks(o, self.arch.conv.oc) * self.record_words(layer, part)
         self._words[layer.name] = (array, deep)
@@ -149,7 +150,7 @@ class Costing:
 
     def weight_bytes(self, layer: Layer) -> int:
         array, deep = self.weight_words(layer)
-        return array * self.arch.lanes * self.arch.conv.oc + deep * 8 * self.arch.lanes
+        return array * self.arch.lanes * self.arch.conv.oc + deep * self.arch.dwc.taps * self.arch.lanes
 
     # -- time --------------------------------------------------------------------------------------------------------
     def busy(self, layer: Layer, rows: int, cols: int) -> int:

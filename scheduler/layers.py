@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.arch import Arch
+from ..ir.depthwise import fits
 from ..ir.errors import ScheduleError
 from ..ir.graph import (
     Concat,
@@ -180,7 +181,7 @@ def _layer(op: Op, graph: Graph, arch: Arch) -> Layer:
         parts, engine = _transposed_parts(op, out.shape, arch), Engine.CONV
     elif isinstance(op, Pad):
         parts = _pad_parts(op, shapes[0], arch.rounding[0])
-        engine = Engine.DWC if arch.has_dwc and parts[0].depthwise else Engine.CONV
+        engine = _depthwise_engine(parts[0], arch)
     elif isinstance(op, Concat):
         parts = _concat_parts(shapes, arch)
         engine = Engine.CONV if parts else Engine.VEC
@@ -249,7 +250,7 @@ def _conv_parts(op: Conv, arch: Arch) -> tuple[tuple[Part, ...], Engine]:
     o, _, _, i = op.weight.shape
     if op.depthwise and o == op.groups:
         part = Part(0, (0, o), 0, op.weight, op.bias, op.scale_word, op.window, depthwise=True)
-        return (part,), Engine.DWC if arch.has_dwc else Engine.CONV
+        return (part,), _depthwise_engine(part, arch)
     per = o // op.groups
     cluster = op.groups if op.groups == 1 else max(1, arch.conv.oc // per)
     parts = []
@@ -267,6 +268,13 @@ def _conv_parts(op: Conv, arch: Arch) -> tuple[tuple[Part, ...], Engine]:
             )
         )
     return tuple(parts), Engine.CONV
+
+
+def _depthwise_engine(part: Part, arch: Arch) -> Engine:
+    """The depthwise engine where there is one and its window holds the kernel; else the array."""
+    win = part.window
+    own = arch.has_dwc and part.depthwise and fits(arch, win.kernel, win.stride, win.dilation)
+    return Engine.DWC if own else Engine.CONV
 
 
 def _block_diagonal(weight: NDArray[np.int8], groups: int) -> NDArray[np.int8]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.arch import Arch
+from ..ir.depthwise import tail_taps, tap_place
 from ..ir.errors import ModelError
 from .layers import Part
 
@@ -66,7 +67,7 @@ def _parameters(part: Part, zero_point: int, where: str, low: int, high: int, la
 
 
 def _parameter_rows(params: Bytes, lanes: int) -> list[Bytes]:
-    return [params[:, i : i + lanes].ravel() for i in range(0, 8, lanes)]
+    return [params[:, i : i + lanes].T.ravel() for i in range(0, 8, lanes)]
 
 
 def array_records(
@@ -91,7 +92,7 @@ def array_records(
             out += _parameter_rows(_parameters(part, zero_point, where, ob * oc, (ob + 1) * oc, oc), lanes)
             block = np.zeros((oc, kh * kw), np.int8)
             block[: min(oc, o - ob * oc)] = taps[ob * oc : (ob + 1) * oc]
-            out += [block[:, t : t + lanes].ravel().view(np.uint8) for t in range(0, kh * kw, lanes)]
+            out += [block[:, t : t + lanes].T.ravel().view(np.uint8) for t in range(0, kh * kw, lanes)]
         return np.concatenate(out)
     rows = part.weight[first * oc : stop * oc]
     if fold is not None:
@@ -110,7 +111,7 @@ def array_records(
         block = np.zeros((oc, *wide.shape[1:]), np.int8)
         here = wide[(ob - first) * oc : (ob - first + 1) * oc]
         block[: len(here)] = here
-        words = block.reshape(oc, -1, lanes).transpose(1, 0, 2)  # (tap, input block) major, then output lane
+        words = block.reshape(oc, -1, lanes).transpose(1, 2, 0)  # (tap, input block) major, then input lane
         out.append(np.ascontiguousarray(words).ravel().view(np.uint8))
     return np.concatenate(out)
 
@@ -120,10 +121,14 @@ def depthwise_records(part: Part, arch: Arch, zero_point: int, where: str, first
     lanes = arch.lanes
     o, kh, kw, _ = part.weight.shape
     taps = part.weight[:, :, :, 0].reshape(o, kh * kw)
+    slots, place = arch.dwc.taps, tap_place(arch.dwc.taps, kh, kw)
+    size = (int(place[-1, 0])) * slots + tail_taps(arch.dwc.taps, kh, kw)
     out: list[Bytes] = []
     for b in range(first, stop):
-        out.append(_parameters(part, zero_point, where, b * lanes, (b + 1) * lanes, lanes).ravel())
-        block = np.zeros((lanes, kh * kw), np.int8)
-        block[: min(lanes, o - b * lanes)] = taps[b * lanes : (b + 1) * lanes]
-        out += [block[:, t : t + 8].ravel().view(np.uint8) for t in range(0, kh * kw, 8)]
+        params = _parameters(part, zero_point, where, b * lanes, (b + 1) * lanes, lanes)
+        out += _parameter_rows(params, slots)
+        block = np.zeros((size, lanes), np.int8)
+        n = min(lanes, o - b * lanes)
+        block[place[:, 0] * slots + place[:, 1], :n] = taps[b * lanes : b * lanes + n].T
+        out.append(block.ravel().view(np.uint8))
     return np.concatenate(out)
