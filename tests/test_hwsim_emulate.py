@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tilewright.hwsim.emulate import Emulation, emulate
 from tilewright.ir.arch import Arch
+from tilewright.ir.depthwise import fits
 from tilewright.ir.errors import SimulationError
 from tilewright.ir.graph import Add, Conv, Mul, Op, Pool, PRelu, Quant, Resize, Table, Window
 from tilewright.ir.hazards import assign_waits
@@ -184,7 +185,7 @@ def weight_records(
         n = min(oc, o - first)
         head_bytes = parameters(bias[first : first + n], op.scale_word[first : first + n], oc)
         for word in range(head):
-            out += head_bytes[:, word * lanes : min(8, (word + 1) * lanes)].tobytes()
+            out += head_bytes[:, word * lanes : min(8, (word + 1) * lanes)].T.tobytes()
         if diagonal:
             taps = np.zeros((oc, -(-kh * kw // lanes) * lanes), np.int8)
             taps[:n, : kh * kw] = op.weight[first : first + n].reshape(n, -1)
@@ -193,30 +194,46 @@ def weight_records(
             for word in range(rows):
                 out += taps[:, word * lanes : (word + 1) * lanes][
                     :, : tail if word == rows - 1 else lanes
-                ].tobytes()
+                ].T.tobytes()
             continue
         rows = kh * kw * blocks
         padded = np.zeros((oc, kh, kw, blocks * lanes), np.int8)
         padded[:n, :, :, :i] = op.weight[first : first + n]
         padded = padded.reshape(oc, rows, lanes)
         for word in range(rows):
-            out += padded[:, word, : tail if word == rows - 1 else lanes].tobytes()
+            out += padded[:, word, : tail if word == rows - 1 else lanes].T.tobytes()
     return bytes(out), {"records": -(-o // oc), "record_rows": head + rows, "tail_take": tail}
 
 
-def depthwise_records(op: Conv, bias: np.ndarray, lanes: int) -> tuple[bytes, dict[str, int]]:
+def depthwise_records(op: Conv, bias: np.ndarray, arch: Arch) -> tuple[bytes, dict[str, int]]:
+    """The FILL stream of a depthwise convolution's weights: a word for each step of up to `dwc.taps` taps."""
+    lanes, slots = arch.lanes, arch.dwc.taps
     c, kh, kw, _ = op.weight.shape
-    blocks, words = -(-c // lanes), -(-kh * kw // 8)
-    tail = kh * kw - 8 * (words - 1)
-    out = bytearray()
+    rows = min(slots // kw, max(1, slots // 3))  # kernel rows a step
+    if rows:
+        steps = [
+            [(ky, kx) for ky in range(y, min(y + rows, kh)) for kx in range(kw)] for y in range(0, kh, rows)
+        ]
+    else:
+        steps = [
+            [(ky, kx) for kx in range(x, min(x + slots, kw))] for ky in range(kh) for x in range(0, kw, slots)
+        ]
+    out, head = bytearray(), -(-8 // slots)
     for first in range(0, c, lanes):
         n = min(lanes, c - first)
-        out += parameters(bias[first : first + n], op.scale_word[first : first + n], lanes).tobytes()
-        taps = np.zeros((lanes, words * 8), np.int8)
-        taps[:n, : kh * kw] = op.weight[first : first + n].reshape(n, -1)
-        for word in range(words):
-            out += taps[:, word * 8 : word * 8 + (tail if word == words - 1 else 8)].tobytes()
-    return bytes(out), {"records": blocks, "record_rows": 1 + words, "tail_take": tail}
+        params = parameters(bias[first : first + n], op.scale_word[first : first + n], lanes)
+        for word in range(head):
+            out += params[:, word * slots : min(8, (word + 1) * slots)].T.tobytes()
+        for i, step in enumerate(steps):
+            word_ = np.zeros((len(step) if i == len(steps) - 1 else slots, lanes), np.int8)
+            for j, (ky, kx) in enumerate(step):
+                word_[j, :n] = op.weight[first : first + n, ky, kx, 0]
+            out += word_.tobytes()
+    return bytes(out), {
+        "records": -(-c // lanes),
+        "record_rows": head + len(steps),
+        "tail_take": len(steps[-1]),
+    }
 
 
 def reference(op: Op, xs: tuple[np.ndarray, ...], zeros: tuple[int, ...], zd: int) -> np.ndarray:
@@ -394,7 +411,7 @@ def test_a_convolution_split_over_input_channels_equals_the_reference(data: st.D
         bench.add(
             Opcode.CONV, **target.fields("d"), **{**source.fields("a"), "a_base": part * source.plane},
             **window_fields(window, h, w), za=za, zd=zd, lo=-128, hi=127, mode=MODES.index(mode), w_base=base,
-            blocks=1, out_c=o, ways=arch.conv.pixels, drain_ways=arch.conv.drain, first=int(part == 0),
+            blocks=1, out_c=o, ways=arch.conv.pixels, drain_ways=arch.conv.drain, packed=1, first=int(part == 0),
             last=int(part == parts - 1), step_y=1, step_x=1,
         )  # fmt: skip
         base += record["record_rows"]
@@ -407,6 +424,7 @@ def test_the_depthwise_engine_equals_the_reference(data: st.DataObject) -> None:
     """Any window and channel count; the table comes after requantisation."""
     arch = data.draw(st.sampled_from(ARCHS))
     window, h, w = data.draw(windows(5))
+    assume(fits(arch, window.kernel, window.stride, window.dilation))
     c, mode = data.draw(st.integers(2, 3 * arch.lanes)), data.draw(st.sampled_from(MODES))
     za, zd, rng = data.draw(zero_points), data.draw(zero_points), np.random.default_rng(data.draw(seeds))
     op = random_conv(rng, window, (c, c), mode=mode, groups=c, **data.draw(ranges()))
@@ -414,7 +432,7 @@ def test_the_depthwise_engine_equals_the_reference(data: st.DataObject) -> None:
     want = reference(op, (x,), (za,), zd)
     bench = Bench(arch)
     stream, record = depthwise_records(
-        op, op.bias - za * op.weight.astype(np.int64).sum(axis=(1, 2, 3)), arch.lanes
+        op, op.bias - za * op.weight.astype(np.int64).sum(axis=(1, 2, 3)), arch
     )
     bench.fill(Memory.DEPTHWISE, stream, m_base=2, **record)
     bench.fill(Memory.TABLES, values.tobytes(), m_base=0, records=1)

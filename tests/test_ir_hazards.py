@@ -78,7 +78,7 @@ def accesses(row: np.ndarray) -> tuple[set[Access], set[Access]]:
         )
     if opcode == Opcode.DWC:
         (base,) = get(row, "w_base")
-        reads |= {("depthwise", base + i) for i in range(blocks * (1 + -(-kh * kw // 8)))}
+        reads |= {("depthwise", base + i) for i in range(blocks * (3 + kh))}  # three taps a step
         return reads, words(row, "d", blocks, here, across)
     if opcode == Opcode.VEC:
         if func == VecOp.ADD:
