@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueCastable, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
 from ..ir.latency import REQUANTISE
@@ -64,7 +64,9 @@ class Requantise(Component):
     """
 
     def __init__(self, modes: Collection[RoundingMode] = MODES, bits: int = 34) -> None:
-        assert REQUANTISE == 8 and bits in {32, 34} and modes
+        assert REQUANTISE == 8
+        assert bits in {32, 34}
+        assert modes
         self.modes = tuple(mode for mode in MODES if mode in modes)
         self.bits = bits
         super().__init__(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 from numpy.typing import NDArray
-
 from tilewright.ir.latency import REQUANTISE
 from tilewright.ir.requant import MODES, RoundingMode, encode_scale, requantise, round_shift
 from tilewright.rtl.requantise import Requantise
