@@ -29,10 +29,12 @@ __all__ = [
     "VEC_START",
     "VEC_TAIL",
     "conv_tail",
+    "dot_product",
     "dwc_operands",
     "dwc_sums",
     "dwc_tail",
     "dwc_window",
+    "product_chains",
     "rotation_levels",
     "shift_levels",
 ]
@@ -80,23 +82,41 @@ LOAD_RECEIVE = 2
 """Last beat of a burst to the first chunk that is taken out: bus register, burst counter."""
 LOAD_TAIL = 10
 """Last chunk taken out to its words written: burst buffer 2, alignment 3, lanes 1, banks 2, memory 2."""
-SAVE_START = 2
-SAVE_SEND = 3
+SAVE_START = 9
+SAVE_SEND = 19
 """Burst gathered to its first beat: buffer RAM 2, bus register."""
-SAVE_TAIL = 2
+SAVE_TAIL = 1
 """Last write response to the token: bus register, retirement."""
 
 VEC_TAIL = ADDRESS + MAP_READ + _CROSSBAR + 5 + REQUANTISE + _LOOKUP + _WRITE
 """Last issue to last word written; differences, products (3), sum: 5."""
 
 
+def product_chains(n: int) -> tuple[int, int]:
+    """Cascades of DSP blocks that sum n products, and products of the longest: at most 8, as evenly as can be.
+
+    >>> product_chains(3), product_chains(16), product_chains(20)
+    ((1, 3), (2, 8), (3, 7))
+    """
+    chains = -(-n // 8)
+    return chains, -(-n // chains)
+
+
+def dot_product(n: int) -> int:
+    """Two words of n operands to the sum of their products: operand, product and sum registers, the rest of the cascade,
+    split of packed sums, adder tree over the cascades."""
+    chains, length = product_chains(n)
+    return 3 + (length - 1) + 1 + (chains - 1).bit_length()
+
+
 def conv_tail(arch: Arch) -> int:
     """Last issue to the first word of the last block written, without the drain steps after it.
 
-    Product 4, adder tree over `ic`, accumulator, drain register.
+    Dot product, accumulator, drain register, selection. 2 less, as the last issue lies in the last busy cycle, and the
+    first word belongs to the drain steps.
     """
-    tree = (arch.conv.ic - 1).bit_length()
-    return ADDRESS + MAP_READ + _CROSSBAR + 4 + tree + 2 + REQUANTISE + _LOOKUP + _WRITE
+    operands = ADDRESS + MAP_READ + _CROSSBAR
+    return operands + dot_product(arch.conv.ic) + 3 + REQUANTISE + _LOOKUP + _WRITE - 2
 
 
 def rotation_levels(words: int) -> int:
@@ -129,8 +149,8 @@ def dwc_operands(arch: Arch) -> int:
 
 
 def dwc_sums(arch: Arch) -> int:
-    """Issue of a step to the sum of its products: product 4, adder tree over the taps."""
-    return dwc_operands(arch) + 4 + (arch.dwc.taps - 1).bit_length()
+    """Issue of a step to the sum of its products."""
+    return dwc_operands(arch) + dot_product(arch.dwc.taps)
 
 
 def dwc_tail(arch: Arch) -> int:
