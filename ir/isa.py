@@ -211,7 +211,7 @@ FORMATS: dict[tuple[Opcode, VecOp | None], tuple[Field, ...]] = {
         Field("m_base", 18, "first word in the memory"),
         Field("records", 18, "records"),
         Field("record_rows", 18, "words of a record; weights: the first ceil(8 / ic) hold bias and scale"),
-        Field("tail_take", 7, "bytes a lane in the last word of a record"),
+        Field("tail_take", 7, "planes in the last word of a record"),
     ),
     (Opcode.CONV, None): (
         *_HEADER,
