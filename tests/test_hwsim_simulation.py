@@ -139,7 +139,9 @@ def random_program(arch: Arch, seed: int, count: int = 60) -> Program:
                 opcode, **waits, **_fill(arch, rng), region=Region.WEIGHTS, address=pick(0, 5, 4090)
             )  # fmt: skip
         else:
-            row = instruction(opcode, **(d if opcode == Opcode.LOAD else a), **waits, **_stream(arch, opcode, rng))
+            row = instruction(
+                opcode, **(d if opcode == Opcode.LOAD else a), **waits, **_stream(arch, opcode, rng)
+            )
         rows.append(row)
         traffic.append({Opcode.LOAD: 1, Opcode.FILL: 2, Opcode.SAVE: 3}.get(opcode, 0))
         given[engine] += 1
