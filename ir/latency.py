@@ -83,10 +83,12 @@ LOAD_RECEIVE = 2
 LOAD_TAIL = 10
 """Last chunk taken out to its words written: burst buffer 2, alignment 3, lanes 1, banks 2, memory 2."""
 SAVE_START = 9
+"""Ports granted to the first group that is read: first burst 6, chunk, chunk that is filled, slot."""
 SAVE_SEND = 19
-"""Burst gathered to its first beat: buffer RAM 2, bus register."""
+"""Burst gathered to its first beat, if its last group was its first: request 4, word 4, crossbar 2, shift 2, chunk; buffer 3,
+beat, rotation 2, bus register."""
 SAVE_TAIL = 1
-"""Last write response to the token: bus register, retirement."""
+"""Last write response taken to the token: comparison of counts."""
 
 VEC_TAIL = ADDRESS + MAP_READ + _CROSSBAR + 5 + REQUANTISE + _LOOKUP + _WRITE
 """Last issue to last word written; differences, products (3), sum: 5."""
