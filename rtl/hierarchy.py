@@ -1,18 +1,151 @@
-"""How a component is put into its parent."""
+"""How a component is put into its parent, and how each distinct component becomes one module.
+
+Left alone, a submodule's ports are whatever nets happen to cross its border: a new set for every place it is used, with
+names of other modules' signals. So each component is converted on its own, which gives its signature as ports, and its
+parent instantiates it. In simulation it is an ordinary submodule; the source of a component does not know the difference.
+"""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
-from amaranth.hdl import Module
-from amaranth.lib.wiring import Component
+from amaranth.back import rtlil
+from amaranth.hdl import ClockSignal, Instance, Module, ResetInserter, ResetSignal, Signal, Value
+from amaranth.hdl._ir import PortDirection
+from amaranth.lib.wiring import Component, Flow
 
-__all__ = ["place"]
+from ..ir.errors import InvariantError
+
+__all__ = ["Modules", "modules", "place"]
 
 C = TypeVar("C", bound=Component)
 
+_PORT = re.compile(r"^(  wire width \d+(?: signed)? )(input|output) (\d+)( +)(\\\S+)$", re.MULTILINE)
+_ZERO_INIT = re.compile(
+    r"^  cell \$meminit_v2 \S+\n(?:    .*\n)*?    connect \\DATA \d+'0+\n(?:    .*\n)*?  end\n", re.MULTILINE
+)
+_WIRE = re.compile(r"^(?:  attribute .*\n)*  wire width \d+(?: signed)? ([\\$]\S+)\n", re.MULTILINE)
+_CONNECT = re.compile(r"^connect ([\\$]\S+) .*\n", re.MULTILINE)
+_NAME = re.compile(r"[\\$]\S+")
 
-def place(m: Module, name: str, component: C) -> C:
-    """Add `component` to `m` under `name`, and return it."""
-    m.submodules[name] = component
+
+class Modules:
+    """Modules of one design, as RTLIL text by name; each is converted when it is first instantiated."""
+
+    def __init__(self) -> None:
+        self.text: dict[str, str] = {}
+        self._ports: dict[str, dict[str, str]] = {}
+
+    def add(self, name: str, component: Component) -> None:
+        """Convert `component`, and whatever it is built of, unless there is a module of that name."""
+        ports = {n: direction for n, direction, _ in _flat(component)}
+        if name not in self.text:
+            _rename(component, "")
+            self._ports[name] = ports
+            self.text[name] = ""  # a component inside itself would end here
+            text = rtlil.convert(
+                component,
+                name=name,
+                emit_src=False,
+                ports={
+                    n: (value, PortDirection.Input if direction == "i" else PortDirection.Output)
+                    for n, direction, value in _flat(component)
+                },
+            )
+            self.text[name] = _without_aliases(_ZERO_INIT.sub("", _PORT.sub(_clock_first, text)))
+        elif self._ports[name] != ports:
+            raise InvariantError(f"two different components call themselves {name}: their ports differ")
+        else:
+            component._MustUse__used = True  # an equal one was converted in its place
+
+    def instance(self, called: str, component: Component, reset: Value | None) -> Instance:
+        """`component` as an instance of its module; its wires in the parent are called after it."""
+        name = component.module_name
+        self.add(name, component)
+        _rename(component, f"{called}_")
+        ports: dict[str, Any] = {f"{d}_{n}": value for n, d, value in _flat(component)}
+        if "\\clk\n" in self.text[name]:
+            ports["i_clk"] = ClockSignal()
+            ports["i_rst"] = ResetSignal() if reset is None else ResetSignal() | reset
+        return Instance(name, **ports)
+
+
+def _flat(component: Component) -> Iterator[tuple[str, str, Value]]:
+    """Name, direction (i, o) and value of each port."""
+    seen = set()
+    for path, member, value in component.signature.flatten(component):
+        name = "_".join(map(str, path))
+        if name in seen:
+            raise InvariantError(f"{type(component).__name__}: two members are called {name} when flat")
+        seen.add(name)
+        yield name, "i" if member.flow == Flow.In else "o", Value.cast(value)
+
+
+def _rename(component: Component, prefix: str) -> None:
+    """Call the signals of the ports after the ports, so that no second wire stands beside each."""
+    for name, _, value in _flat(component):
+        if isinstance(value, Signal):
+            value.name = prefix + name
+
+
+def _clock_first(found: re.Match[str]) -> str:
+    """Clock and reset lead the port list, the others follow as in the signature."""
+    head, kind, number, gap, name = found.groups()
+    at = {"\\clk": 1, "\\rst": 2}.get(name, int(number) + 3)
+    return f"{head}{kind} {at}{gap}{name}"
+
+
+def _without_aliases(text: str) -> str:
+    """Drop wires that nothing reads: second names of ports, and of memories' ports."""
+    dead: set[str] = set()
+
+    def drop(found: re.Match[str]) -> str:
+        return "" if found[1] in dead else found[0]
+
+    while True:
+        uses = Counter(_NAME.findall(text))
+        driven = Counter(found[1] for found in _CONNECT.finditer(text))
+        wires = {found[1] for found in _WIRE.finditer(text)}
+        dead = {w for w in wires if uses[w] == 1 + driven[w] and driven[w] < 2}
+        if not dead:
+            return text
+        text = _CONNECT.sub(drop, _WIRE.sub(drop, text))
+
+
+_current: ContextVar[Modules | None] = ContextVar("modules", default=None)
+
+
+@contextmanager
+def modules() -> Iterator[Modules]:
+    """While this lasts, `place` instantiates modules of the yielded collection."""
+    found = Modules()
+    token = _current.set(found)
+    try:
+        yield found
+    finally:
+        _current.reset(token)
+
+
+def place(m: Module, name: str, component: C, *, reset: Signal | None = None) -> C:
+    """Add `component` to `m` under `name`, and return it.
+
+    Parameters
+    ----------
+    component : Component
+        Has a property `module_name` that is different for every configuration.
+    reset : Signal, optional
+        Resets the component's registers, besides the domain's own reset.
+    """
+    into = _current.get()
+    if into is not None:
+        m.submodules[name] = into.instance(name, component, reset)
+    elif reset is not None:
+        m.submodules[name] = ResetInserter(reset)(component)
+    else:
+        m.submodules[name] = component
     return component

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
+from collections.abc import Iterable
+
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In
+from amaranth.lib.wiring import Component, In, Out, Signature
 
 from ..ir.arch import Arch
 from ..ir.latency import MAP_READ, MEMORY_READ
+from .delay import delay
 from .hierarchy import place
 from .ports import fill_port, map_read, map_write, memory_read, row_bits
 
-__all__ = ["Bank", "MapMemory", "WideMemory"]
+__all__ = ["Bank", "MapGroup", "MapMemory", "WideMemory"]
 
 
 class Bank(Component):
     """One map bank: block RAM with one read and one write port, a write enable a byte and an output register.
+
+    Before it lies a register in which the requests of all ports meet. Instructions own ports (`rtl/interlock.py`), so
+    there is never more than one at a time, and they are merged by OR.
+
+    Timing: `data` three cycles after a request: request register, RAM, output register. Reading and writing one row in
+    the same cycle gives junk.
 
     Parameters
     ----------
@@ -23,20 +32,21 @@ class Bank(Component):
         Words.
     lanes : int
         Bytes of a word.
+    readers, writers : tuple of str
+        Names of the ports ``read_<name>`` (enable, row) and ``write_<name>`` (enable, row, mask, data).
     """
 
-    def __init__(self, depth: int, lanes: int) -> None:
-        self.depth, self.lanes = depth, lanes
-        bits = max(1, (depth - 1).bit_length())
+    data: Signal
+
+    def __init__(self, depth: int, lanes: int, readers: tuple[str, ...], writers: tuple[str, ...]) -> None:
+        self.depth, self.lanes, self.readers, self.writers = depth, lanes, readers, writers
+        self.row_bits = max(1, (depth - 1).bit_length())
+        read = {"enable": Out(1), "row": Out(self.row_bits)}
+        write = read | {"mask": Out(lanes), "data": Out(8 * lanes)}
         super().__init__(
-            {
-                "read_enable": In(1),
-                "read_row": In(bits),
-                "read_data": In(8 * lanes).flip(),
-                "write_mask": In(lanes),
-                "write_row": In(bits),
-                "write_data": In(8 * lanes),
-            }
+            {f"read_{n}": In(Signature(read)) for n in readers}
+            | {f"write_{n}": In(Signature(write)) for n in writers}
+            | {"data": Out(8 * lanes)}
         )
 
     @property
@@ -49,19 +59,70 @@ class Bank(Component):
             shape=8 * self.lanes, depth=self.depth, init=[], attrs={"ram_style": "block"}
         )
         read, write = ram.read_port(), ram.write_port(granularity=8)
-        m.d.comb += [
-            *(read.en.eq(self.read_enable), read.addr.eq(self.read_row)),
-            *(write.en.eq(self.write_mask), write.addr.eq(self.write_row), write.data.eq(self.write_data)),
+        reads = [getattr(self, f"read_{n}") for n in self.readers]
+        writes = [getattr(self, f"write_{n}") for n in self.writers]
+        enable, mask = Signal(name="enable"), Signal(self.lanes, name="mask")
+        row, to = (Signal(self.row_bits, name=n, reset_less=True) for n in ("row", "to"))
+        stored, word = (Signal(8 * self.lanes, name=n, reset_less=True) for n in ("stored", "word"))
+        m.d.sync += [
+            enable.eq(Cat(p.enable for p in reads).any()),
+            row.eq(_merge((p.enable, p.row) for p in reads)),
+            mask.eq(_merge((p.enable, p.mask) for p in writes)),
+            to.eq(_merge((p.enable, p.row) for p in writes)),
+            stored.eq(_merge((p.enable, p.data) for p in writes)),
+            word.eq(read.data),
         ]
-        m.d.sync += self.read_data.eq(read.data)
+        m.d.comb += [
+            *(read.en.eq(enable), read.addr.eq(row), self.data.eq(word)),
+            *(write.en.eq(mask), write.addr.eq(to), write.data.eq(stored)),
+        ]
+        return m
+
+
+class MapGroup(Component):
+    """The banks of a group.
+
+    Members: for each reader ``read_<name>`` (enable a bank, row), for each writer ``write_<name>`` (enable, row, mask,
+    data), ``data<b>`` out, three cycles after the request.
+    """
+
+    def __init__(self, arch: Arch, readers: tuple[str, ...], writers: tuple[str, ...]) -> None:
+        self.arch, self.readers, self.writers = arch, readers, writers
+        banks, rows = range(arch.banks), row_bits(arch)
+        read = {"enable": Out(arch.banks), **{f"row{b}": Out(rows) for b in banks}}
+        word = {f"mask{b}": Out(arch.lanes) for b in banks} | {f"data{b}": Out(8 * arch.lanes) for b in banks}
+        super().__init__(
+            {f"read_{n}": In(Signature(read)) for n in readers}
+            | {f"write_{n}": In(Signature(read | word)) for n in writers}
+            | {f"data{b}": Out(8 * arch.lanes) for b in banks}
+        )
+
+    @property
+    def module_name(self) -> str:
+        return "map_group"
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        depth = self.arch.group_words // self.arch.banks
+        for b in range(self.arch.banks):
+            bank = place(m, f"bank{b}", Bank(depth, self.arch.lanes, self.readers, self.writers))
+            m.d.comb += getattr(self, f"data{b}").eq(bank.data)
+            for kind, names in (("read", self.readers), ("write", self.writers)):
+                for name in names:
+                    port, to = getattr(self, f"{kind}_{name}"), getattr(bank, f"{kind}_{name}")
+                    m.d.comb += [to.enable.eq(port.enable[b]), to.row.eq(getattr(port, f"row{b}"))]
+                    if kind == "write":
+                        m.d.comb += [
+                            to.mask.eq(getattr(port, f"mask{b}")),
+                            to.data.eq(getattr(port, f"data{b}")),
+                        ]
         return m
 
 
 class MapMemory(Component):
     """All map groups, and the switch between them and the engines.
 
-    Ports are owned by whole instructions (the interlock sees to that), so requests of different engines to one group
-    never meet and are merged by OR. `MAP_READ` = group register, RAM, output register, engine register.
+    `MAP_READ` = group register, RAM, output register, engine register.
 
     Parameters
     ----------
@@ -83,63 +144,36 @@ class MapMemory(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        arch, width = self.arch, row_bits(self.arch)
-        reads = [getattr(self, f"read_{n}") for n in self.readers]
-        writes = [getattr(self, f"write_{n}") for n in self.writers]
-        out: list[list[Signal]] = []  # data by group, bank
-        for g in range(arch.maps.groups):
-            out.append([])
-            mine = [_here(m, f"read{g}_{n}", p.group == g) for n, p in zip(self.readers, reads, strict=True)]
-            to_write = [_here(m, f"write{g}_{n}", p.group == g) for n, p in zip(self.writers, writes, strict=True)]
-            for b in range(arch.banks):
-                bank = place(m, f"bank{g}_{b}", Bank(arch.group_words // arch.banks, arch.lanes))
-                enable = Signal(name=f"enable{g}_{b}")
-                row = Signal(width, name=f"row{g}_{b}", reset_less=True)
-                asked = [h & p.enable[b] for h, p in zip(mine, reads, strict=True)]
-                m.d.sync += [
-                    enable.eq(Cat(asked).any()),
-                    row.eq(_merge((a, getattr(p, f"row{b}")) for a, p in zip(asked, reads, strict=True))),
-                ]
-                m.d.comb += [bank.read_enable.eq(enable), bank.read_row.eq(row)]
-                out[g].append(bank.read_data)
-                mask = Signal(arch.lanes, name=f"mask{g}_{b}")
-                to = Signal(width, name=f"to{g}_{b}", reset_less=True)
-                data = Signal(8 * arch.lanes, name=f"data{g}_{b}", reset_less=True)
-                asked = [h & p.enable[b] for h, p in zip(to_write, writes, strict=True)]
-                pairs = list(zip(asked, writes, strict=True))
-                m.d.sync += [
-                    mask.eq(_merge((a, getattr(p, f"mask{b}")) for a, p in pairs)),
-                    to.eq(_merge((a, getattr(p, f"row{b}")) for a, p in pairs)),
-                    data.eq(_merge((a, getattr(p, f"data{b}")) for a, p in pairs)),
-                ]
-                m.d.comb += [bank.write_mask.eq(mask), bank.write_row.eq(to), bank.write_data.eq(data)]
-        for name, port in zip(self.readers, reads, strict=True):
-            group = port.group
-            for i in range(MAP_READ - 1):
-                later = Signal(3, name=f"group_{name}{i}", reset_less=True)
-                m.d.sync += later.eq(group)
-                group = later
-            for b in range(arch.banks):
-                data = getattr(port, f"data{b}")
-                with m.Switch(group):
-                    for g in range(arch.maps.groups):
-                        with m.Case(g):
-                            m.d.sync += data.eq(out[g][b])
+        arch, banks = self.arch, range(self.arch.banks)
+        groups = [
+            place(m, f"group{g}", MapGroup(arch, self.readers, self.writers)) for g in range(arch.maps.groups)
+        ]
+        for kind, names in (("read", self.readers), ("write", self.writers)):
+            parts = [f"row{b}" for b in banks]
+            parts += [f"{part}{b}" for part in ("mask", "data") for b in banks] if kind == "write" else []
+            for name in names:
+                port = getattr(self, f"{kind}_{name}")
+                for g, group in enumerate(groups):
+                    to = getattr(group, f"{kind}_{name}")
+                    m.d.comb += to.enable.eq(Mux(port.group == g, port.enable, 0))
+                    m.d.comb += [getattr(to, part).eq(getattr(port, part)) for part in parts]
+        for name in self.readers:
+            port = getattr(self, f"read_{name}")
+            chosen = delay(m, port.group, MAP_READ - 1, f"group_{name}")
+            words = [Signal(8 * arch.lanes, name=f"{name}_data{b}", reset_less=True) for b in banks]
+            with m.Switch(chosen):
+                for g, group in enumerate(groups):
+                    with m.Case(g):
+                        m.d.sync += [word.eq(getattr(group, f"data{b}")) for b, word in enumerate(words)]
+            m.d.comb += [getattr(port, f"data{b}").eq(word) for b, word in enumerate(words)]
         return m
 
 
-def _here(m: Module, name: str, value: object) -> Signal:
-    s = Signal(name=name)
-    m.d.comb += s.eq(value)
-    return s
-
-
-def _merge(pairs: object) -> object:
+def _merge(pairs: Iterable[tuple[Value, Value]]) -> Value:
     """OR of the values whose condition holds."""
-    total = None
-    for condition, value in pairs:  # type: ignore[attr-defined]
-        part = Mux(condition, value, 0)
-        total = part if total is None else total | part
+    total: Value = C(0, 1)
+    for condition, value in pairs:
+        total = total | Mux(condition, value, 0)
     return total
 
 
@@ -157,26 +191,23 @@ class WideMemory(Component):
 
     @property
     def module_name(self) -> str:
-        return f"memory_{self.depth}x{self.bits}"
+        return f"memory_{self.depth}x{self.bits}_{self.style}"
 
-    def elaborate(self, platform: object) -> Elaboratable:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.ram = ram = Memory(
             shape=self.bits, depth=self.depth, init=[], attrs={"ram_style": self.style}
         )
         read, write = ram.read_port(), ram.write_port()
-        address, enable = Signal.like(self.read.address, reset_less=True), Signal()
-        to, data, store = (
-            Signal.like(self.fill.address, reset_less=True),
-            Signal.like(self.fill.data, reset_less=True),
-            Signal(),
-        )
+        asked, stored = Signal(name="asked"), Signal(name="stored")
+        address, to = (Signal.like(self.read.address, name=n, reset_less=True) for n in ("address", "to"))
+        word, data = (Signal(self.bits, name=n, reset_less=True) for n in ("word", "data"))
         m.d.sync += [
-            *(address.eq(self.read.address), enable.eq(self.read.enable), self.read.data.eq(read.data)),
-            *(to.eq(self.fill.address), data.eq(self.fill.data), store.eq(self.fill.enable)),
+            *(asked.eq(self.read.enable), address.eq(self.read.address), word.eq(read.data)),
+            *(stored.eq(self.fill.enable), to.eq(self.fill.address), data.eq(self.fill.data)),
         ]
         m.d.comb += [
-            *(read.en.eq(enable), read.addr.eq(address)),
-            *(write.en.eq(store), write.addr.eq(to), write.data.eq(data)),
+            *(read.en.eq(asked), read.addr.eq(address), self.read.data.eq(word)),
+            *(write.en.eq(stored), write.addr.eq(to), write.data.eq(data)),
         ]
         return m
