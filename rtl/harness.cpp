@@ -531,10 +531,14 @@ void dpu_step(Core* c, int64_t cycles) {
     for (int64_t i = 0; i < cycles; i++) c->tick();
 }
 
-// Until the interrupt, at most `limit` cycles; returns how many.
+// Until a cycle with the interrupt has been lived, at most `limit` cycles; returns how many.
 int64_t dpu_run(Core* c, int64_t limit) {
     int64_t n = 0;
-    while (n < limit && !c->top->irq) c->tick(), n++;
+    while (n < limit) {
+        const bool last = c->top->irq;
+        c->tick(), n++;
+        if (last) break;
+    }
     return n;
 }
 

@@ -186,7 +186,9 @@ def build(
             work,
         )
         sources = sorted(work.glob("Vdpu*.cpp"), key=lambda p: -p.stat().st_size)
-        jobs = [(p, _ONCE if "__Slow" in p.name or "__Trace" in p.name else _OPTIMISE) for p in sources]
+        jobs: list[tuple[Path, Sequence[str]]] = [
+            (p, _ONCE if "__Slow" in p.name or "__Trace" in p.name else _OPTIMISE) for p in sources
+        ]
         defines = (
             f"-DDPU_PORTS={ports}",
             f"-DDPU_BEAT_BYTES={beat_bytes}",

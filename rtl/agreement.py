@@ -1,0 +1,339 @@
+"""One program on the verilated core, on the emulator and on the simulator: do they agree, in every byte and cycle?
+
+Bytes: the DRAM maps region that the core leaves, against the one that the emulator leaves, all of it. Cycles: start and
+done of every instruction and the total, against the event simulation with the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hwsim.dram import DramSpec
+from ..hwsim.emulate import emulate
+from ..hwsim.simulation import Trace, trace
+from ..ir.arch import Arch
+from ..ir.graph import Graph, Shape
+from ..ir.isa import Engine, Program, render
+
+if TYPE_CHECKING:
+    from .cosim import CosimCore, CosimRun
+
+__all__ = ["Agreement", "ByteDifference", "CycleDifference", "LayerAgreement", "Planned", "agree", "judge"]
+
+SCHEMA = "tilewright.agreement/1"
+_ELSEWHERE = "(between maps)"
+"""The layer of bytes that belong to no map: nobody may write there."""
+
+
+class _Place(Protocol):
+    @property
+    def offset(self) -> int: ...
+    @property
+    def shape(self) -> Shape: ...
+
+
+class Planned(Protocol):
+    """A program, and what its maps and layers are called; `scheduler.Plan` is one."""
+
+    @property
+    def program(self) -> Program: ...
+    @property
+    def arch(self) -> Arch: ...
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def places(self) -> Mapping[str, _Place]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ByteDifference:
+    """A byte of the maps region that differs: the first one in layer order."""
+
+    layer: str
+    byte: int
+    """Within the layer's map, as it lies in DRAM."""
+    rtl: int
+    emulated: int
+
+
+@dataclass(frozen=True, slots=True)
+class CycleDifference:
+    """An instruction that starts or ends at another cycle: the first one in time."""
+
+    instruction: int
+    text: str
+    layer: str
+    event: str
+    """``start`` or ``done``."""
+    rtl: int | None
+    """None: it never came."""
+    simulated: int | None
+    """None: there is no such instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAgreement:
+    """A layer of the graph.
+
+    Parameters
+    ----------
+    bytes_compared : int
+        0 where its map does not leave the chip.
+    instructions_differing : int
+        Those whose start or done differs.
+    cycles_rtl, cycles_simulated : int
+        From its first start to its last done; 0 without instructions.
+    """
+
+    name: str
+    op: str
+    bytes_compared: int
+    bytes_differing: int
+    instructions: int
+    instructions_differing: int
+    cycles_rtl: int
+    cycles_simulated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What was compared, and what differs.
+
+    Parameters
+    ----------
+    cycles_rtl, cycles_simulated : int
+        Of the whole program.
+    instructions_differing : int
+        Instructions whose start or done differs by a cycle or more.
+    finished : bool
+        The core raised its interrupt, without an error.
+    trouble : str
+        Why not, or what rule of the bus it broke; "" for nothing.
+    late_beats : int
+        Beats that the core kept waiting.
+    """
+
+    name: str
+    arch: str
+    design: str
+    mac: str
+    dram: str
+    bytes_compared: int
+    bytes_differing: int
+    cycles_rtl: int
+    cycles_simulated: int
+    instructions: int
+    instructions_differing: int
+    late_beats: int
+    finished: bool
+    trouble: str
+    seconds: float
+    """Of the co-simulation itself."""
+    layers: tuple[LayerAgreement, ...]
+    first_byte: ByteDifference | None = None
+    first_cycle: CycleDifference | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Nothing differs, in bytes and cycles."""
+        return (
+            self.finished
+            and not self.trouble
+            and not self.bytes_differing
+            and not self.instructions_differing
+            and self.cycles_rtl == self.cycles_simulated
+        )
+
+    @property
+    def same_bytes(self) -> bool:
+        """No byte differs, whatever the cycles."""
+        return self.finished and not self.trouble and not self.bytes_differing
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"schema": SCHEMA, "exact": self.exact, **asdict(self)}
+
+
+def agree(
+    core: CosimCore,
+    plan: Planned,
+    maps: NDArray[np.uint8],
+    dram: DramSpec | str,
+    *,
+    name: str = "",
+) -> Agreement:
+    """Run a program three ways and compare.
+
+    Parameters
+    ----------
+    maps : uint8 (maps_bytes,)
+        The DRAM maps region with the graph's inputs in place.
+    dram : DramSpec or str
+        The memory behind core and simulator.
+
+    Raises
+    ------
+    SimulationError
+        The program is illegal, or for another design.
+    """
+    program, arch = plan.program, plan.arch
+    simulated = trace(program, arch, dram)
+    run = core.run(program, maps, dram, limit=2 * simulated.cycles + 20_000)
+    return judge(run, plan, emulate(program, arch, maps).maps, simulated, dram=str(dram), name=name)
+
+
+def judge(
+    run: CosimRun,
+    plan: Planned,
+    emulated: NDArray[np.int8],
+    simulated: Trace | None,
+    *,
+    dram: str = "",
+    name: str = "",
+) -> Agreement:
+    """Compare what a co-simulation left with what the emulator and the simulator say.
+
+    Parameters
+    ----------
+    simulated : Trace or None
+        None: cycles are not compared (a bus that stalls addresses has no twin in the simulator).
+    """
+    program, graph = plan.program, plan.graph
+    ops = [(op.name, type(op).__name__, op.output) for op in graph.ops]
+    differs = np.asarray(run.maps.view(np.uint8) != emulated.view(np.uint8))
+    compared, differing, first_byte = _by_map(
+        plan, run.maps.view(np.uint8), emulated.view(np.uint8), differs, ops
+    )
+
+    n = len(program)
+    rtl, wanted = _events(run, program), np.full((n, 2), -1, np.int64)
+    wrong = np.zeros(n, bool)
+    first_cycle = None
+    if simulated is not None:
+        wanted = simulated.times[:, [1, 3]].copy()
+        wrong = (rtl != wanted).any(axis=1) & (program.engine >= 0)
+        first_cycle = _first_cycle(rtl, wanted, wrong, program, ops) or _too_many(run, program)
+    layers = []
+    for i, (layer, op, output) in enumerate(ops):
+        mine = program.layer == i
+        layers.append(
+            LayerAgreement(
+                name=layer,
+                op=op,
+                bytes_compared=compared.get(output, 0),
+                bytes_differing=differing.get(output, 0),
+                instructions=int(mine.sum()),
+                instructions_differing=int(wrong[mine].sum()),
+                cycles_rtl=_span(rtl[mine]),
+                cycles_simulated=_span(wanted[mine]),
+            )
+        )
+    return Agreement(
+        name=name or graph.name,
+        arch=plan.arch.name,
+        design=plan.arch.design_hash,
+        mac=run.mac,
+        dram=dram,
+        bytes_compared=sum(compared.values()),
+        bytes_differing=int(np.count_nonzero(differs)),
+        cycles_rtl=run.cycles,
+        cycles_simulated=simulated.cycles if simulated is not None else run.cycles,
+        instructions=n,
+        instructions_differing=int(wrong.sum()) + (first_cycle is not None and not wrong.any()),
+        late_beats=run.late,
+        finished=run.finished,
+        trouble=run.trouble,
+        seconds=run.seconds,
+        layers=tuple(layers),
+        first_byte=first_byte,
+        first_cycle=first_cycle,
+    )
+
+
+def _by_map(
+    plan: Planned,
+    rtl: NDArray[np.uint8],
+    emulated: NDArray[np.uint8],
+    differs: NDArray[np.bool_],
+    ops: list[tuple[str, str, str]],
+) -> tuple[dict[str, int], dict[str, int], ByteDifference | None]:
+    """Bytes compared and differing of each map that a layer writes to DRAM, and the first difference."""
+    compared: dict[str, int] = {}
+    differing: dict[str, int] = {}
+    first, rest = None, differs.copy()
+    for layer, _, output in ops:
+        if output not in plan.places:
+            continue
+        place = plan.places[output]
+        at, size = place.offset, int(np.prod(place.shape))
+        mine = differs[at : at + size]
+        compared[output], differing[output] = size, int(np.count_nonzero(mine))
+        rest[at : at + size] = False
+        if first is None and differing[output]:
+            byte = int(mine.argmax())
+            first = ByteDifference(layer, byte, _signed(rtl[at + byte]), _signed(emulated[at + byte]))
+    if first is None and rest.any():
+        byte = int(rest.argmax())
+        first = ByteDifference(_ELSEWHERE, byte, _signed(rtl[byte]), _signed(emulated[byte]))
+    return compared, differing, first
+
+
+def _signed(byte: np.uint8) -> int:
+    return int(np.int8(byte.view(np.int8)))
+
+
+def _events(run: CosimRun, program: Program) -> NDArray[np.int64]:
+    """Start and done of each instruction as the core had them, -1 where there was none."""
+    out = np.full((len(program), 2), -1, np.int64)
+    for engine in Engine:
+        mine = np.flatnonzero(program.engine == engine)
+        for column, seen in enumerate((run.starts[engine], run.dones[engine])):
+            some = min(len(mine), len(seen))
+            out[mine[:some], column] = seen[:some]
+    return out
+
+
+def _span(events: NDArray[np.int64]) -> int:
+    """Cycles from the first start to the last done."""
+    return int(events[:, 1].max() - events[:, 0].min()) if len(events) else 0
+
+
+def _first_cycle(
+    rtl: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    wrong: NDArray[np.bool_],
+    program: Program,
+    ops: list[tuple[str, str, str]],
+) -> CycleDifference | None:
+    """The earliest event that differs, by the simulator's time."""
+    if not wrong.any():
+        return None
+    differs = rtl != wanted
+    differs[program.engine < 0] = False
+    late = np.where(differs, wanted, np.iinfo(np.int64).max)
+    index, event = divmod(int(late.argmin()), 2)
+    layer = int(program.layer[index])
+    seen = int(rtl[index, event])
+    return CycleDifference(
+        instruction=index,
+        text=render(program.fields[index]),
+        layer=ops[layer][0] if 0 <= layer < len(ops) else "",
+        event=("start", "done")[event],
+        rtl=seen if seen >= 0 else None,
+        simulated=int(wanted[index, event]),
+    )
+
+
+def _too_many(run: CosimRun, program: Program) -> CycleDifference | None:
+    """An engine that started or finished more instructions than the program has."""
+    for engine in Engine:
+        count = int((program.engine == engine).sum())
+        for event, seen in (("start", run.starts[engine]), ("done", run.dones[engine])):
+            if len(seen) > count:
+                return CycleDifference(-1, engine.name, "", event, int(seen[count]), None)
+    return None

@@ -1,0 +1,248 @@
+"""Programs on the verilated core: DRAM in arrays, registers written as a driver would, one call for the whole job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hwsim.dram import DRAM_RESPONSE, DramSpec, parse
+from ..hwsim.dram_callback import dram_callback
+from ..hwsim.simulation import region_bases
+from ..ir.arch import Arch
+from ..ir.errors import SimulationError
+from ..ir.isa import Engine, Program, Region
+from ..ir.latency import SAVE_SEND
+from .axi import BOUNDARY
+from .faults import Cause
+from .model import Model, Pattern
+from .register_map import REGISTERS, register
+from .verilate import CosimulationError, Wave, library
+
+__all__ = ["CosimCore", "CosimRun"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CosimRun:
+    """What a job on the core left behind.
+
+    Parameters
+    ----------
+    maps : uint8 (maps_bytes,)
+        The DRAM maps region afterwards.
+    cycles : int
+        The core's own count, from its first fetch.
+    starts, dones : tuple of int64 arrays, by `Engine`
+        Cycles of each engine's instructions, counted from the first fetch as the simulator counts.
+    bursts : array of `model.BURST`
+    late : int
+        Beats that the core kept waiting.
+    finished : bool
+        The interrupt came and the status tells no error.
+    trouble : str
+        Why not, or the rule of the bus that the core broke.
+    seconds : float
+        Host time of the job.
+    """
+
+    maps: NDArray[np.uint8]
+    cycles: int
+    starts: tuple[NDArray[np.int64], ...]
+    dones: tuple[NDArray[np.int64], ...]
+    bursts: NDArray[Any]
+    late: int
+    finished: bool
+    trouble: str
+    mac: str
+    seconds: float
+
+
+class CosimCore:
+    """A core of an Arch, verilated (built once, then taken from the cache), powered up and reset.
+
+    Parameters
+    ----------
+    mac : str
+        MAC style, as `rtl.core.Core` takes it.
+    wave : Path, optional
+        Write a wave file, ``.vcd`` or ``.fst`` by its name, of all jobs.
+    wave_cycles : (from, to)
+        Cycles of a job that the wave file holds.
+
+    Raises
+    ------
+    CosimulationError
+        A tool is missing; the message says which.
+    """
+
+    def __init__(
+        self,
+        arch: Arch,
+        mac: str = "plain",
+        *,
+        wave: Path | None = None,
+        wave_cycles: tuple[int, int] = (0, 1 << 62),
+        cache: Path | None = None,
+        on_stage: Callable[[str], None] = lambda stage: None,
+    ) -> None:
+        self.arch, self.mac = arch, mac
+        self.model = Model(library(arch, mac, wave=_kind(wave), cache=cache, on_stage=on_stage))
+        if wave is not None:
+            self.model.wave(wave, wave_cycles)
+        self.model.reset()
+
+    def close(self) -> None:
+        """Finish the wave file and free the model."""
+        self.model.wave_close()
+        self.model.close()
+
+    def __enter__(self) -> CosimCore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(
+        self,
+        program: Program,
+        maps: NDArray[np.int8] | NDArray[np.uint8],
+        memory: DramSpec | Pattern | str,
+        *,
+        limit: int,
+        prepare: Callable[[Model], None] = lambda model: None,
+    ) -> CosimRun:
+        """One job.
+
+        Parameters
+        ----------
+        maps : int8 or uint8 (maps_bytes,)
+            The DRAM maps region with the graph's inputs in place; it is copied.
+        memory : DramSpec, str or Pattern
+            A memory as the simulator has it (exact in every cycle), or a bus at random.
+        limit : int
+            Cycles after which the job is given up.
+        prepare : callable
+            Called with the model before the start, to inject faults.
+
+        Raises
+        ------
+        SimulationError
+            `maps` has another size.
+        CosimulationError
+            A memory that no bus can follow.
+        """
+        if maps.shape != (program.maps_bytes,):
+            raise SimulationError(
+                f"maps has {maps.shape} bytes, the program's maps region {program.maps_bytes}"
+            )
+        model, bases = self.model, region_bases(program)
+        memory_bytes = np.zeros(_pages(bases[Region.MAPS] + program.maps_bytes), np.uint8)
+        for region, content in (
+            (Region.PROGRAM, np.frombuffer(program.words, np.uint8)),
+            (Region.WEIGHTS, np.ascontiguousarray(program.weights).view(np.uint8)),
+            (Region.MAPS, maps.view(np.uint8)),
+        ):
+            memory_bytes[bases[region] :][: len(content)] = content
+        model.disconnect()
+        model.connect(0, memory_bytes)
+        self._behave(memory)
+        self._prepare(program, bases)
+        model.arm()
+        prepare(model)
+        begin = time.perf_counter()
+        self.write("CONTROL", register("CONTROL").field("START").mask)
+        came = model.run(limit)
+        seconds = time.perf_counter() - begin
+        trouble = self._verdict() if came else f"no interrupt in {limit:,} cycles"
+        run = CosimRun(
+            maps=memory_bytes[bases[Region.MAPS] :][: program.maps_bytes].copy(),
+            cycles=self.read("CYCLES"),
+            starts=tuple(model.events(e, done=False) for e in Engine),
+            dones=tuple(model.events(e, done=True) for e in Engine),
+            bursts=model.bursts(),
+            late=model.late,
+            finished=came and not trouble,
+            trouble=trouble or model.violation,
+            mac=self.mac,
+            seconds=seconds,
+        )
+        if not came:
+            model.reset()
+        return run
+
+    # -- registers -----------------------------------------------------------------------------------------------------
+    def write(self, name: str, value: int) -> None:
+        """Write a register by its name; ``NAME`` of a pair ``NAME_LO``, ``NAME_HI`` writes both."""
+        for part, shift in _parts(name):
+            self.model.poke(part, value >> shift)
+
+    def read(self, name: str) -> int:
+        """Read a register by its name, or a pair."""
+        return sum(self.model.peek(part) << shift for part, shift in _parts(name))
+
+    def _prepare(self, program: Program, bases: dict[Region, int]) -> None:
+        """All that stands before a start."""
+        for region, base in bases.items():
+            self.write(f"{region.name}_BASE", base)
+        self.write("PROGRAM_WORDS", len(program))
+        self.write("PROGRAM_HASH", int(program.design, 16))
+        self.write("WATCHDOG", 0)
+        self.write("IRQ_STATUS", register("IRQ_STATUS").mask)
+        self.write("IRQ_ENABLE", register("IRQ_ENABLE").mask)
+
+    def _verdict(self) -> str:
+        """Why the run was stopped; "" where it was not."""
+        if not self.read("STATUS") & register("STATUS").field("ERROR").mask:
+            return ""
+        cause = self.read("ERROR_CAUSE")
+        return (
+            f"stopped: {Cause(cause & 0xFF).name}, response {cause >> 8 & 3}, instruction {self.read('ERROR_INSTRUCTION')}, "
+            f"address 0x{self.read('ERROR_ADDRESS'):x}"
+        )
+
+    def _behave(self, memory: DramSpec | Pattern | str) -> None:
+        if isinstance(memory, Pattern):
+            self.model.pattern(memory)
+            return
+        clock = self.arch.clock_mhz
+        spec = parse(memory, clock) if isinstance(memory, str) else replace(memory, clock_mhz=clock)
+        state = spec.state()
+        response = int(state[DRAM_RESPONSE])
+        if response < 1:
+            raise CosimulationError(
+                f"memory {spec.text}: it answers in the cycle in which it is asked, latency {response}; "
+                "a bus takes at least 1: fixed:RATE,1",
+                latency=response,
+            )
+        self.model.exact(dram_callback(), state, response=response, send=SAVE_SEND)
+
+
+def _parts(name: str) -> tuple[tuple[int, int], ...]:
+    """Offset and shift of each 32-bit half of a register."""
+    if f"{name}_LO" in _NAMES:
+        return (register(f"{name}_LO").offset, 0), (register(f"{name}_HI").offset, 32)
+    return ((register(name).offset, 0),)
+
+
+_NAMES = frozenset(r.name for r in REGISTERS)
+
+
+def _pages(size: int) -> int:
+    """Whole 4 KB pages: beats may reach beyond the last byte."""
+    return -(-size // BOUNDARY) * BOUNDARY
+
+
+def _kind(wave: Path | None) -> Wave:
+    """Kind of a wave file, by its name."""
+    if wave is None:
+        return ""
+    if wave.suffix == ".vcd":
+        return "vcd"
+    if wave.suffix == ".fst":
+        return "fst"
+    raise CosimulationError(f"{wave}: wave files are .vcd or .fst")
