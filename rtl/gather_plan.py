@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data
-from amaranth.lib.wiring import Component, In, Out, Signature
+from amaranth.lib.wiring import Component, In, Out, PureInterface, Signature
 
 from ..ir.arch import Arch
 from ..ir.isa import FORMATS, Opcode
@@ -86,6 +86,13 @@ def slot(arch: Arch) -> Signature:
     )
 
 
+def _kept(m: Module, port: PureInterface, names: tuple[str, ...]) -> dict[str, Signal]:
+    """Registers without reset behind these outputs of a port."""
+    found = {n: Signal.like(getattr(port, n), name=n, reset_less=True) for n in names}
+    m.d.comb += [getattr(port, n).eq(found[n]) for n in names]
+    return found
+
+
 class Groups(Component):
     """Walks the words of a SAVE's map: block by block, row by row, `arch.group_move` columns at a time, or one by one
     where a word holds less than all its lanes.
@@ -105,6 +112,7 @@ class Groups(Component):
         m = Module()
         arch, out = self.arch, self.group
         f = data.View(layout(Opcode.SAVE), self.word)
+        shown = _kept(m, out, ("cursor", "ring", "words", "size"))
         kept = {
             n: Signal(_BITS[n], name=n, reset_less=True)
             for n in ("a_plane", "a_rows", "a_row0", "width", "height", "take")
@@ -112,9 +120,9 @@ class Groups(Component):
         straight = Signal(reset_less=True)
         active = Signal()
         cursor, block, next_block = (
-            Signal(_BITS["a_base"], name=n, reset_less=True) for n in ("cursor", "block", "next_block")
+            Signal(_BITS["a_base"], name=n, reset_less=True) for n in ("next_cursor", "block", "next_block")
         )
-        ring = Signal(_BITS["a_row0"], reset_less=True)
+        ring = Signal(_BITS["a_row0"], name="next_ring", reset_less=True)
         columns, rows, blocks = (
             Signal(_BITS[n], name=f"{n}_left", reset_less=True) for n in ("width", "height", "blocks")
         )
@@ -124,8 +132,13 @@ class Groups(Component):
         block_ends = row_ends & (rows == 1)
         with m.If(active & (~out.valid | out.ready)):
             m.d.sync += [
-                *(out.valid.eq(1), out.cursor.eq(cursor), out.ring.eq(ring), out.words.eq(words)),
-                out.size.eq(Mux(straight, words[: len(out.words)] * arch.lanes, kept["take"])),
+                *(
+                    out.valid.eq(1),
+                    shown["cursor"].eq(cursor),
+                    shown["ring"].eq(ring),
+                    shown["words"].eq(words),
+                ),
+                shown["size"].eq(Mux(straight, words[: len(out.words)] * arch.lanes, kept["take"])),
                 *(columns.eq(columns - step), cursor.eq(cursor + step)),
             ]
             with m.If(row_ends):
@@ -170,6 +183,7 @@ class Chunks(Component):
         m = Module()
         whole = self.arch.stream_bytes
         into, out = self.burst, self.chunk
+        shown = _kept(m, out, ("size", "begins", "ends", "last", "address", "most"))
         rest, more = Signal.like(into.bytes, reset_less=True), Signal()
         free, left, ends = Signal(), Signal.like(into.bytes), Signal()
         m.d.comb += [
@@ -180,14 +194,14 @@ class Chunks(Component):
         ]
         with m.If(free):
             m.d.sync += [
-                *(out.valid.eq(more | into.valid), out.begins.eq(~more), out.ends.eq(ends)),
-                *(out.size.eq(Mux(ends, left, whole)), rest.eq(left - whole)),
+                *(out.valid.eq(more | into.valid), shown["begins"].eq(~more), shown["ends"].eq(ends)),
+                *(shown["size"].eq(Mux(ends, left, whole)), rest.eq(left - whole)),
                 more.eq((more | into.valid) & ~ends),
             ]
             with m.If(~more):
                 m.d.sync += [
-                    *(out.last.eq(into.last), out.address.eq(into.address)),
-                    out.most.eq(into.bytes - 1),
+                    *(shown["last"].eq(into.last), shown["address"].eq(into.address)),
+                    shown["most"].eq(into.bytes - 1),
                 ]
         return m
 
@@ -195,10 +209,11 @@ class Chunks(Component):
 class GatherPlan(Component):
     """Joins groups and chunks into slots, one a cycle.
 
-    A slot takes a group where the chunk has not all its bytes, and closes the chunk where it then has. What the loop
-    keeps is one number, ``surplus`` = bytes there less bytes of the chunk: adding a group's size and comparing with zero says both.
-    A burst takes `BURST_INTERVAL` cycles at least, as its walker does: one that would be whole at once has an empty
-    slot before. Slots are planned a cycle ahead, in the register that `slot` shows; there a burst's first one waits for `room`.
+    A slot takes a group where the chunk has not all its bytes, and closes the chunk where it then has. The loop keeps
+    one number, ``surplus`` = bytes there less bytes of the chunk: its sign says the first, with the group added the
+    second. A burst takes `BURST_INTERVAL` cycles at least, as its walker does: before one that would be whole at once
+    there is an empty slot. Slots are planned a cycle ahead and stand in the register that `slot` shows, where a burst's
+    first one waits for `room`.
 
     Members
     -------
@@ -239,16 +254,13 @@ class GatherPlan(Component):
             for n in ("size", "begins", "ends", "last", "address", "most")
             for v in (Value.cast(getattr(chunk, n)),)
         }
-        before = Signal(_group_bits(arch), reset_less=True)
-        port = Signal.like(out.port, reset_less=False)
-        read, filled, whole, pad, plan, advance = (
-            Signal(),
-            Signal.like(surplus),
-            Signal(),
-            Signal(),
-            Signal(),
-            Signal(),
+        before = Signal(_group_bits(arch), name="group_before", reset_less=True)
+        port = Signal.like(out.port, name="next_port")
+        shown = _kept(m, out, tuple(n for n in out.signature.members if n != "issue"))
+        read, whole, pad, plan, advance = (
+            Signal(name=n) for n in ("read", "whole", "pad", "plan", "advance")
         )
+        filled = Signal.like(surplus)
         m.d.comb += [
             read.eq(surplus[-1]),
             filled.eq(surplus + Mux(read, group.size, 0)),
@@ -278,16 +290,15 @@ class GatherPlan(Component):
         # -- the slot that is planned ----------------------------------------------------------------------------------
         with m.If(out.issue):
             m.d.sync += valid.eq(0)
+        ends = now["ends"] & whole & ~pad
+        planned = {
+            **{"read": read & ~pad, "opens": opens, "closes": whole & ~pad, "before": before},
+            **{n: getattr(group, n) for n in ("cursor", "ring", "words")},
+            **{"place": surplus + now["size"], "port": port, "address": now["address"], "most": now["most"]},
+            **{"begins": now["begins"] & opens & ~padded, "ends": ends, "last": now["last"] & ends},
+        }
         with m.If(plan):
-            m.d.sync += [
-                *(valid.eq(1), out.read.eq(read & ~pad), out.opens.eq(opens), out.closes.eq(whole & ~pad)),
-                *(out.cursor.eq(group.cursor), out.ring.eq(group.ring), out.words.eq(group.words)),
-                *(out.place.eq(surplus + now["size"]), out.before.eq(before), out.port.eq(port)),
-                out.begins.eq(now["begins"] & opens & ~padded),
-                out.ends.eq(now["ends"] & whole & ~pad),
-                out.last.eq(now["last"] & now["ends"] & whole & ~pad),
-                *(out.address.eq(now["address"]), out.most.eq(now["most"])),
-            ]
-            with m.If(now["ends"] & whole & ~pad):
+            m.d.sync += [valid.eq(1), *(shown[n].eq(value) for n, value in planned.items())]
+            with m.If(ends):
                 m.d.sync += port.eq(Mux(port == arch.dma.ports - 1, 0, port + 1))
         return m

@@ -257,12 +257,16 @@ class WriteBuffer(Component):
         b = self.axi.b
         collected, at = Signal(queue_bits), Signal(queue_bits, reset_less=True)
         fault, response = Signal(), Signal(2, reset_less=True)
+        shown, code = Signal(ADDRESS_BITS, name="fault_address", reset_less=True), Signal(2, reset_less=True)
         address = addresses.read_port(domain="comb")
-        m.d.comb += [b.ready.eq(1), self.completed.eq(b.valid), address.addr.eq(at)]
+        m.d.comb += [
+            *(b.ready.eq(1), self.completed.eq(b.valid), address.addr.eq(at)),
+            *(self.error_response.eq(code), self.error_address.eq(shown)),
+        ]
         m.d.sync += [
             collected.eq(collected + b.valid),
             *(fault.eq(b.valid & b.resp[1]), response.eq(b.resp), at.eq(collected)),
-            *(self.error.eq(fault), self.error_response.eq(response), self.error_address.eq(address.data)),
+            *(self.error.eq(fault), code.eq(response), shown.eq(address.data)),
         ]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from amaranth.hdl import Signal
 from amaranth.sim import Simulator, SimulatorContext
+from numpy.typing import NDArray
 from tilewright.hwsim.emulate_dram import save
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import Opcode, encode, instruction
@@ -109,6 +111,12 @@ def costs(row: Row, arch: Arch) -> list[int]:
     return out
 
 
+def pads(row: Row, arch: Arch) -> int:
+    """Cycles before a first burst that one group fills: it has to take `BURST_INTERVAL`."""
+    group = row["take"] * (min(arch.group_move, row["width"]) if row["take"] == arch.lanes else 1)
+    return int(bursts_of(row, arch)[0][1] <= min(group, arch.stream_bytes))
+
+
 @dataclass
 class Timing:
     """Cycles of what is seen on the pins."""
@@ -124,7 +132,7 @@ def expected(rows: list[Row], arch: Arch, first: int) -> Timing:
     """The timing rules, for a memory that takes everything at once."""
     ports = arch.dma.ports
     out = Timing(addresses=[[] for _ in range(ports)], beats=[[] for _ in range(ports)])
-    free, completed = [0] * ports, []
+    free, completed = [0] * ports, list[int]()
     start, gathered, before = first, 0, -1
     for row in rows:
         out.start.append(start)
@@ -152,75 +160,82 @@ class Port:
     """AXI memory behind one port."""
 
     addresses: deque[tuple[int, int, int, int]] = field(default_factory=deque)  # cycle, address, beats, bytes
-    beats: deque[tuple[int, int, int, bool]] = field(default_factory=deque)  # cycle, data, strobes, last
-    answers: deque[int] = field(default_factory=deque)  # earliest cycle of each
+    beats: deque[tuple[int, ...]] = field(default_factory=deque)  # data, strobes, last
+    answers: deque[tuple[int, int]] = field(default_factory=deque)  # earliest cycle and address of each
     held: dict[str, tuple[int, ...]] = field(default_factory=dict)
     answering: bool = False
+    response: int = 0
 
 
 class Bench:
     """The engine between a map memory and AXI memories; checks AXI's rules by the way."""
 
-    def __init__(self, arch: Arch, seed: int, *, stall: float = 0.0, faults: tuple[int, ...] = ()) -> None:
+    def __init__(self, arch: Arch, seed: int, *, stall: float = 0.0, faults: float = 0.0) -> None:
         self.arch, self.rng, self.stall, self.faults = arch, random.Random(seed), stall, faults
         noise = np.random.default_rng(seed)
         self.maps = noise.integers(-128, 128, (2, arch.group_words, arch.lanes), np.int8)
         self.dram = noise.integers(-128, 128, DRAM_BYTES, np.int8)
-        self.timing = Timing(
-            addresses=[[] for _ in range(arch.dma.ports)], beats=[[] for _ in range(arch.dma.ports)]
-        )
-        self.requests: list[int] = []
-        self.errors: list[tuple[int, int]] = []
-        self.bursts: list[tuple[int, int]] = []
-        self.responses = 0
+        self.requests: list[int] = []  # cycles
+        self.counts: list[tuple[int, int]] = []  # bursts so far, and tokens of each phase
+        self.bursts: list[tuple[int, int]] = []  # address and bytes, in the order of the bus
+        self.errors: list[tuple[int, int]] = []  # address and response as the engine tells them
+        self.faulty: list[tuple[int, int]] = []  # and as the memory gave them
         self.ports = [Port() for _ in range(arch.dma.ports)]
 
-    def run(self, rows: list[Row], *, abort: int = 0, limit: int = 20_000) -> None:
-        """Runs the instructions back to back, or stops them in cycle `abort`."""
+    def run(self, *phases: tuple[list[Row], int | None], limit: int = 20_000) -> None:
+        """Runs the instructions of each phase back to back until the engine is idle, or, where there is a second
+        number, until it is idle after an abort in that cycle of the phase. `timing` is that of the last phase."""
         engine = SaveEngine(self.arch)
-        words = [int.from_bytes(encode(instruction(Opcode.SAVE, **row)[None]), "little") for row in rows]
-        self.engine, self.cycle, self.idle = engine, 0, False
+        self.engine, self.cycle = engine, 0
 
         async def bench(ctx: SimulatorContext) -> None:
             for r, base in enumerate((1, 2, BASE)):
                 ctx.set(getattr(engine, f"base{r}"), base)
             reads: deque[dict[int, int]] = deque([{}] * MAP_READ)
-            pending, free = deque(words), True
-            while self.cycle < limit:
-                t = self.cycle
-                stopping = bool(abort) and t >= abort
-                begin = bool(pending) and free and not stopping and t >= 3
-                ctx.set(engine.control.start, begin)
-                ctx.set(engine.control.word, pending.popleft() if begin else self.rng.getrandbits(512))
-                ctx.set(engine.abort, stopping)
-                if begin:
-                    self.timing.start.append(t)
-                    free = False
-                for b, data in reads.popleft().items():
-                    ctx.set(getattr(engine.source, f"data{b}"), data)
-                for p, port in enumerate(self.ports):
-                    self.drive(ctx, p, port)
-                reads.append(self.read(ctx))
-                for p, port in enumerate(self.ports):
-                    self.observe(ctx, p, port)
-                if ctx.get(engine.control.last):
-                    self.timing.last.append(t)
-                    free = True
-                if ctx.get(engine.control.done):
-                    self.timing.done.append(t)
-                if ctx.get(engine.error):
-                    self.errors.append((ctx.get(engine.error_address), ctx.get(engine.error_response)))
-                self.idle = bool(ctx.get(engine.idle))
-                if self.idle and (stopping or (not pending and not begin)):
-                    return
-                await ctx.tick()
-                self.cycle += 1
-            raise AssertionError(f"not idle after {limit} cycles")
+            for rows, abort in phases:
+                ports = range(self.arch.dma.ports)
+                self.timing = Timing(addresses=[[] for _ in ports], beats=[[] for _ in ports])
+                self.first, idle, free = self.cycle + 3, False, True
+                pending = deque(rows)
+                while not idle:
+                    assert self.cycle < limit, f"not idle after {limit} cycles"
+                    stopping = abort is not None and self.cycle >= self.first + abort
+                    begin = bool(pending) and free and not stopping and self.cycle >= self.first
+                    word = self.rng.getrandbits(512)
+                    if begin:
+                        fields = instruction(Opcode.SAVE, **pending.popleft())
+                        word = int.from_bytes(encode(fields[None]), "little")
+                        self.timing.start.append(self.cycle)
+                        free = False
+                    ctx.set(engine.control.start, begin)
+                    ctx.set(engine.control.word, word)
+                    ctx.set(engine.abort, stopping)
+                    for b, data in reads.popleft().items():
+                        ctx.set(getattr(engine.source, f"data{b}"), data)
+                    for port, axi in zip(self.ports, self.channels(), strict=True):
+                        self.drive(ctx, port, axi)
+                    reads.append(self.read(ctx))
+                    for p, (port, axi) in enumerate(zip(self.ports, self.channels(), strict=True)):
+                        self.observe(ctx, p, port, axi)
+                    if ctx.get(engine.control.last):
+                        self.timing.last.append(self.cycle)
+                        free = True
+                    if ctx.get(engine.control.done):
+                        self.timing.done.append(self.cycle)
+                    if ctx.get(engine.error):
+                        self.errors.append((ctx.get(engine.error_address), ctx.get(engine.error_response)))
+                    idle = ctx.get(engine.idle) and (stopping or not (pending or begin or abort is not None))
+                    await ctx.tick()
+                    self.cycle += 1
+                self.counts.append((len(self.bursts), len(self.timing.done)))
 
         sim = Simulator(engine)
         sim.add_clock(1e-6)
         sim.add_testbench(bench)
         sim.run()
+
+    def channels(self) -> list[Any]:
+        return [getattr(self.engine, f"axi{p}") for p in range(self.arch.dma.ports)]
 
     def read(self, ctx: SimulatorContext) -> dict[int, int]:
         """The words of this cycle's request, by bank; the others become noise, as other engines' reads would."""
@@ -236,17 +251,19 @@ class Bench:
                 out[b] = int.from_bytes(word.tobytes(), "little")
         return out
 
-    def drive(self, ctx: SimulatorContext, p: int, port: Port) -> None:
-        axi = getattr(self.engine, f"axi{p}")
+    def drive(self, ctx: SimulatorContext, port: Port, axi: Any) -> None:
+        """Ready and responses of this cycle."""
         ctx.set(axi.aw.ready, self.rng.random() >= self.stall)
         ctx.set(axi.w.ready, self.rng.random() >= self.stall)
-        if not port.answering and port.answers and port.answers[0] <= self.cycle:
+        if not port.answering and port.answers and port.answers[0][0] <= self.cycle:
             port.answering = self.rng.random() >= self.stall
+            port.response = self.rng.choice((2, 3)) if self.rng.random() < self.faults else 0
         ctx.set(axi.b.valid, port.answering)
-        ctx.set(axi.b.resp, 2 if port.answering and self.responses in self.faults else 0)
+        ctx.set(axi.b.resp, port.response if port.answering else self.rng.randrange(4))
 
-    def observe(self, ctx: SimulatorContext, p: int, port: Port) -> None:
-        axi, t, beat = getattr(self.engine, f"axi{p}"), self.cycle, self.arch.beat_bytes
+    def observe(self, ctx: SimulatorContext, p: int, port: Port, axi: Any) -> None:
+        """What the port says in this cycle."""
+        t, beat = self.cycle, self.arch.beat_bytes
         aw = self.taken(ctx, port, "aw", axi.aw, (axi.aw.addr, axi.aw.len, axi.aw.user))
         if aw is not None:
             address, size = aw[0], aw[2] + 1
@@ -258,17 +275,18 @@ class Bench:
             self.timing.addresses[p].append(t)
         w = self.taken(ctx, port, "w", axi.w, (axi.w.data, axi.w.strb, axi.w.last))
         if w is not None:
-            port.beats.append((t, *w))
+            port.beats.append(w)
             self.timing.beats[p].append(t)
         if port.answering and ctx.get(axi.b.ready):
             port.answering = False
-            port.answers.popleft()
-            self.responses += 1
+            _, address = port.answers.popleft()
+            if port.response:
+                self.faulty.append((address, port.response))
         if port.addresses and len(port.beats) >= port.addresses[0][2]:
             taken_at, address, beats, size = port.addresses.popleft()
             first = address // beat * beat - BASE
             for i in range(beats):
-                _, data, strobes, last = port.beats.popleft()
+                data, strobes, last = port.beats.popleft()
                 assert last == (i == beats - 1)
                 for lane in range(beat):
                     at = first + i * beat + lane
@@ -276,26 +294,27 @@ class Bench:
                     if strobes >> lane & 1:
                         value = data >> 8 * lane & 255
                         self.dram[at] = value - 256 if value > 127 else value
-            port.answers.append(max(taken_at + ACCEPT, t + 1) + RESPONSE - 1)
+            port.answers.append((max(taken_at + ACCEPT, t + 1) + RESPONSE - 1, address))
 
     def taken(
-        self, ctx: SimulatorContext, port: Port, name: str, channel: object, members: tuple[Signal, ...]
+        self, ctx: SimulatorContext, port: Port, name: str, channel: Any, members: tuple[Signal, ...]
     ) -> tuple[int, ...] | None:
         """What the channel hands over in this cycle; what waits stays as it is."""
         before = port.held.pop(name, None)
-        if not ctx.get(channel.valid):  # type: ignore[attr-defined]
+        if not ctx.get(channel.valid):
             assert before is None, f"{name} was withdrawn"
             return None
         now = tuple(ctx.get(s) for s in members)
         assert before in (None, now), f"{name} changed while it waited"
-        if not ctx.get(channel.ready):  # type: ignore[attr-defined]
+        if not ctx.get(channel.ready):
             port.held[name] = now
             return None
         return now
 
 
 def program(arch: Arch, seed: int, count: int, most: int) -> list[Row]:
-    rng, rows, at = random.Random(seed), [], rng_start(seed)
+    """SAVEs of at most `most` bytes each, one behind the other in DRAM."""
+    rng, rows, at = random.Random(seed), [], 100 + 13 * (seed % 50)
     for _ in range(count):
         row, at = random_save(arch, rng, at, most)
         rows.append(row)
@@ -304,28 +323,16 @@ def program(arch: Arch, seed: int, count: int, most: int) -> list[Row]:
     return rows
 
 
-def rng_start(seed: int) -> int:
-    return 100 + 13 * (seed % 50)
-
-
-def saved(bench: Bench, rows: list[Row], before: np.ndarray) -> np.ndarray:
+def saved(bench: Bench, rows: list[Row]) -> NDArray[np.int8]:
     """DRAM as the emulator leaves it."""
-    names = (
-        "a_group",
-        "a_base",
-        "a_pitch",
-        "a_plane",
-        "a_rows",
-        "a_row0",
-        "address",
-        "run_bytes",
-        "runs1",
-        "stride1",
-    )
-    names += ("stride2", "width", "height", "blocks", "take")
+    names = [
+        *("a_group", "a_base", "a_pitch", "a_plane", "a_rows", "a_row0", "address", "run_bytes", "runs1"),
+        *("stride1", "stride2", "width", "height", "blocks", "take"),
+    ]
+    dram = bench.dram.copy()
     for row in rows:
-        save(bench.maps, before, *(row[n] for n in names))
-    return before
+        save(bench.maps, dram, *(row[n] for n in names))
+    return dram
 
 
 MACHINES = {
@@ -336,33 +343,65 @@ MACHINES = {
     "two wide ports": machine(2, 128, 16, 8, 2),
     "one port of 512 bits, few banks": machine(1, 512, 4, 4, 2, pixels=1, kib=16),
     "words wider than the port": machine(1, 32, 64, 16, 3, pixels=1),
+    "bursts of one beat": machine(2, 64, 8, 1, 5),
 }
-
-
 CASES = [pytest.param(arch, 10 + i, id=name) for i, (name, arch) in enumerate(MACHINES.items())]
 
 
 @pytest.mark.parametrize(("arch", "seed"), CASES)
 def test_bytes_and_cycles_are_those_of_emulator_and_timing_rules(arch: Arch, seed: int) -> None:
     """Instructions back to back on a memory that never waits: every address, beat and token in its cycle."""
-    rows = program(arch, seed, 6, 40 * arch.stream_bytes)
+    rows = program(arch, seed, 6, 24 * arch.stream_bytes)
     bench = Bench(arch, seed)
-    want = saved(bench, rows, bench.dram.copy())
-    bench.run(rows)
-    assert bench.timing == expected(rows, arch, 3)
+    want = saved(bench, rows)
+    bench.run((rows, None))
+    assert bench.timing == expected(rows, arch, bench.first)
     assert [b for row in rows for b in bursts_of(row, arch)] == bench.bursts
     assert np.array_equal(bench.dram, want)
-    first, last = 3 + SAVE_START + ADDRESS, bench.timing.last[-1] + ADDRESS
-    assert first <= bench.requests[0]
-    assert bench.requests[-1] <= last
+    assert bench.requests[0] == bench.first + SAVE_START + ADDRESS + pads(rows[0], arch)
+    assert bench.requests[-1] <= bench.timing.last[-1] + ADDRESS
 
 
 @pytest.mark.parametrize(("arch", "seed"), CASES)
 def test_a_memory_that_stalls_changes_no_byte(arch: Arch, seed: int) -> None:
     """Any `ready` may wait, any response be late: bytes, beats, order and tokens stay whole."""
-    rows = program(arch, seed + 100, 6, 24 * arch.stream_bytes)
+    rows = program(arch, seed + 100, 5, 16 * arch.stream_bytes)
     bench = Bench(arch, seed, stall=0.6)
-    want = saved(bench, rows, bench.dram.copy())
-    bench.run(rows)
+    want = saved(bench, rows)
+    bench.run((rows, None))
     assert np.array_equal(bench.dram, want)
+    assert len(bench.timing.done) == len(rows)
+    assert not bench.errors
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_an_abort_ends_between_two_bursts_and_leaves_nothing_behind(stall: float) -> None:
+    """What was announced arrives whole, nothing else does; then the engine runs as if it had been reset."""
+    arch = MACHINES["three ports"]
+    rows, others = program(arch, 5, 6, 400), program(arch, 6, 3, 200)
+    bench = Bench(arch, 7, stall=stall)
+    want, full = bench.dram.copy(), saved(bench, rows)
+    cut = [(rows, t) for t in (4, 11, 40, 90, 153)]
+    bench.run(*cut, (others, None))
+    sizes = [len(bursts_of(row, arch)) for row in rows]
+    first = 0
+    for (count, done), _ in zip(bench.counts, cut, strict=False):
+        assert sum(sizes[:done]) <= count - first < sum(sizes)
+        for address, size in bench.bursts[first:count]:
+            want[address - BASE :][:size] = full[address - BASE :][:size]
+        first = count
+    assert first > len(cut)
+    bench.dram, seen = want, bench.dram
+    assert np.array_equal(seen, saved(bench, others))
+    assert stall or bench.timing == expected(others, arch, bench.first)
+
+
+def test_an_error_is_told_with_the_address_of_its_burst() -> None:
+    """SLVERR and DECERR come out; the token comes all the same."""
+    arch = MACHINES["one narrow port, one burst in flight"]
+    rows = program(arch, 3, 4, 100)
+    bench = Bench(arch, 3, faults=0.3)
+    bench.run((rows, None))
+    assert bench.errors == bench.faulty
+    assert len(bench.errors) > 3
     assert len(bench.timing.done) == len(rows)
