@@ -21,7 +21,7 @@ from ..ir.latency import SAVE_SEND
 from .axi import BOUNDARY
 from .faults import Cause
 from .model import Model, Pattern
-from .register_map import REGISTERS, register
+from .register_map import BLOCK_BYTES, REGISTERS, register
 from .verilate import CosimulationError, Wave, library
 
 __all__ = ["CosimCore", "CosimRun"]
@@ -69,6 +69,8 @@ class CosimCore:
     ----------
     mac : str
         MAC style, as `rtl.core.Core` takes it.
+    core : int
+        Which of a design's cores runs the jobs; the others stand idle.
     wave : Path, optional
         Write a wave file, ``.vcd`` or ``.fst`` by its name, of all jobs.
     wave_cycles : (from, to)
@@ -85,12 +87,13 @@ class CosimCore:
         arch: Arch,
         mac: str = "plain",
         *,
+        core: int = 0,
         wave: Path | None = None,
         wave_cycles: tuple[int, int] = (0, 1 << 62),
         cache: Path | None = None,
         on_stage: Callable[[str], None] = lambda stage: None,
     ) -> None:
-        self.arch, self.mac = arch, mac
+        self.arch, self.mac, self.core = arch, mac, core
         self.model = Model(library(arch, mac, wave=_kind(wave), cache=cache, on_stage=on_stage))
         if wave is not None:
             self.model.wave(wave, wave_cycles)
@@ -162,8 +165,8 @@ class CosimCore:
         run = CosimRun(
             maps=memory_bytes[bases[Region.MAPS] :][: program.maps_bytes].copy(),
             cycles=self.read("CYCLES"),
-            starts=tuple(model.events(e, done=False) for e in Engine),
-            dones=tuple(model.events(e, done=True) for e in Engine),
+            starts=tuple(model.events(e, done=False, core=self.core) for e in Engine),
+            dones=tuple(model.events(e, done=True, core=self.core) for e in Engine),
             bursts=model.bursts(),
             late=model.late,
             finished=came and not trouble,
@@ -179,11 +182,11 @@ class CosimCore:
     def write(self, name: str, value: int) -> None:
         """Write a register by its name; ``NAME`` of a pair ``NAME_LO``, ``NAME_HI`` writes both."""
         for part, shift in _parts(name):
-            self.model.poke(part, value >> shift)
+            self.model.poke(self.core * BLOCK_BYTES + part, value >> shift)
 
     def read(self, name: str) -> int:
         """Read a register by its name, or a pair."""
-        return sum(self.model.peek(part) << shift for part, shift in _parts(name))
+        return sum(self.model.peek(self.core * BLOCK_BYTES + part) << shift for part, shift in _parts(name))
 
     def _prepare(self, program: Program, bases: dict[Region, int]) -> None:
         """All that stands before a start."""

@@ -1,8 +1,9 @@
 // The verilated core and the world around it: clock, AXI4 memories with a timed DRAM behind them, an AXI4-Lite master.
 //
 // Compiled together with the model of one design (rtl/verilate.py) into a shared library and driven from Python
-// (rtl/cosim.py). A job runs in one call: no Python between cycles. DPU_PORTS and DPU_BEAT_BYTES describe the
-// design's read+write masters; DPU_WAVE is 0 (none), 1 (VCD) or 2 (FST).
+// (rtl/model.py). A job runs in one call: no Python between cycles. What the design looks like comes as macros:
+// DPU_FETCH_PINS and DPU_PORT_PINS, X(prefix) for each core's fetch port and for each read+write port of all cores;
+// DPU_CORES; DPU_BEAT_BYTES; DPU_WAVE is 0 (none), 1 (VCD) or 2 (FST).
 //
 // Time. `cycle` is the cycle that is being lived, counted from power-up. In a cycle the inputs stand, the outputs
 // settle (clk = 0), handshakes are read off, then the edge comes (clk = 1) and the inputs of the next cycle are set.
@@ -37,9 +38,13 @@ using Wave = VerilatedFstC;
 
 namespace {
 
-constexpr int PORTS = DPU_PORTS;
+#define X(pins) +1
+constexpr int CORES = DPU_CORES;
+constexpr int PORTS = 0 DPU_PORT_PINS;
+static_assert(0 DPU_FETCH_PINS == CORES, "a fetch port a core");
+#undef X
 constexpr int BEAT = DPU_BEAT_BYTES;
-constexpr int ENGINES = 5;
+constexpr int ENGINES = 5 * CORES;
 constexpr int64_t NEVER = -1;
 constexpr uint64_t PAGE = 4096;  // no burst crosses a multiple of it (AXI4 A3.4.1)
 enum Response { OKAY = 0, SLVERR = 2, DECERR = 3 };
@@ -167,7 +172,7 @@ struct Core {
     std::vector<int64_t> starts[ENGINES], dones[ENGINES];
     std::vector<Record> records;
     std::string violation;
-    ReadPort fetch;
+    ReadPort fetch[CORES];
     ReadPort read[PORTS];
     WritePort write[PORTS];
     // AXI4-Lite master
@@ -353,8 +358,10 @@ void WritePort::apply(Core& c) {
 // ---------------------------------------------------------------------------------------------------------------
 // the core
 
-#define ADDRESS(p, a) \
-    AddressPins { &t.p##a##valid, &t.p##a##ready, &t.p##a##len, &t.p##a##size, &t.p##a##burst, &t.p##a##addr, &t.p##a##user }
+#define ADDRESS(p, a)                                                                                             \
+    AddressPins {                                                                                                 \
+        &t.p##a##valid, &t.p##a##ready, &t.p##a##len, &t.p##a##size, &t.p##a##burst, &t.p##a##addr, &t.p##a##user \
+    }
 #define READ(p) \
     ReadPins { ADDRESS(p, ar), &t.p##rvalid, &t.p##rready, &t.p##rlast, &t.p##rresp, &t.p##rdata }
 #define WRITE(p)                                                                                            \
@@ -365,19 +372,18 @@ void WritePort::apply(Core& c) {
 
 void Core::bind() {
     Vdpu& t = *top;
-    fetch.pin = READ(m_axi_fetch_);
-    fetch.channel = FETCH;
-    fetch.port = 0;
-    read[0].pin = READ(m_axi0_), write[0].pin = WRITE(m_axi0_);
-#if DPU_PORTS > 1
-    read[1].pin = READ(m_axi1_), write[1].pin = WRITE(m_axi1_);
-#endif
-#if DPU_PORTS > 2
-    read[2].pin = READ(m_axi2_), write[2].pin = WRITE(m_axi2_);
-#endif
-#if DPU_PORTS > 3
-    read[3].pin = READ(m_axi3_), write[3].pin = WRITE(m_axi3_);
-#endif
+    int n = 0;
+#define X(pins) fetch[n++].pin = READ(pins);
+    DPU_FETCH_PINS
+#undef X
+    n = 0;
+#define X(pins) read[n].pin = READ(pins), write[n++].pin = WRITE(pins);
+    DPU_PORT_PINS
+#undef X
+    for (int c = 0; c < CORES; c++) {
+        fetch[c].channel = FETCH;
+        fetch[c].port = c;
+    }
     for (int p = 0; p < PORTS; p++) {
         read[p].channel = LOAD;
         read[p].port = write[p].port = p;
@@ -418,7 +424,11 @@ void Core::arm() {
 // Forgets every transaction under way, as a reset does on the other side.
 void Core::idle_inputs() {
     auto quiet = [](ReadPort& p) { p.bursts.clear(), p.free = 0, p.showing = false, p.held = {}; };
-    quiet(fetch);
+    for (ReadPort& p : fetch) {
+        quiet(p);
+        *p.pin.ar.ready = 1;
+        *p.pin.valid = 0;
+    }
     for (int i = 0; i < PORTS; i++) {
         quiet(read[i]);
         WritePort& p = write[i];
@@ -426,8 +436,6 @@ void Core::idle_inputs() {
         *p.pin.aw.ready = *p.pin.ready = *read[i].pin.ar.ready = 1;
         *p.pin.b_valid = *read[i].pin.valid = 0;
     }
-    *fetch.pin.ar.ready = 1;
-    *fetch.pin.valid = 0;
     top->s_axi_awvalid = top->s_axi_wvalid = top->s_axi_bready = top->s_axi_arvalid = top->s_axi_rready = 0;
     aw = w = b = ar = r = false;
 }
@@ -441,19 +449,19 @@ void Core::tick() {
     const bool shown = wave && job_cycle >= wave_from && job_cycle < wave_to;
     if (shown) wave->dump(uint64_t(2 * cycle));
 #endif
-    if (t.m_axi_fetch_arvalid && armed) {
-        origin = cycle;
-        armed = false;
-        for (int p = 0; p < PORTS; p++) read[p].free = write[p].free = 0;
-        fetch.free = 0;
-    }
-    if (const unsigned mask = t.trace_start | t.trace_done)
+    if (armed)
+        for (ReadPort& p : fetch)
+            if (*p.pin.ar.valid) {
+                origin = cycle;
+                armed = false;
+            }
+    if (const uint64_t mask = t.trace_start | t.trace_done)
         for (int e = 0; e < ENGINES; e++)
             if (mask >> e & 1) {
-                if (t.trace_start >> e & 1) starts[e].push_back(cycle - origin);
-                if (t.trace_done >> e & 1) dones[e].push_back(cycle - origin);
+                if (uint64_t(t.trace_start) >> e & 1) starts[e].push_back(cycle - origin);
+                if (uint64_t(t.trace_done) >> e & 1) dones[e].push_back(cycle - origin);
             }
-    fetch.observe(*this);
+    for (ReadPort& p : fetch) p.observe(*this);
     for (ReadPort& p : read) p.observe(*this);
     for (WritePort& p : write) p.observe_address(*this);
     for (WritePort& p : write) p.observe_data(*this);
@@ -468,7 +476,7 @@ void Core::tick() {
 #if DPU_WAVE
     if (shown) wave->dump(uint64_t(2 * cycle + 1));
 #endif
-    fetch.apply(*this);
+    for (ReadPort& p : fetch) p.apply(*this);
     for (ReadPort& p : read) p.apply(*this);
     for (WritePort& p : write) p.apply(*this);
     t.s_axi_awvalid = aw;
@@ -569,7 +577,7 @@ int64_t dpu_cycle(Core* c) { return c->origin == NEVER ? -1 : c->cycle - c->orig
 int64_t dpu_late(Core* c) { return c->late; }
 const char* dpu_violation(Core* c) { return c->violation.c_str(); }
 
-// Starts (`done` = 0) or dones of an engine: how many, and the cycles themselves.
+// Starts (`done` = 0) or dones of an engine (of core c: 5 c and up): how many, and the cycles themselves.
 int64_t dpu_events(Core* c, int engine, int done, int64_t* out, int64_t room) {
     const std::vector<int64_t>& v = done ? c->dones[engine] : c->starts[engine];
     std::copy(v.begin(), v.begin() + std::min<int64_t>(room, int64_t(v.size())), out);

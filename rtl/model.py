@@ -216,9 +216,11 @@ class Model:
         """The first breach of the AXI4 rules that the core committed; "" for none."""
         return str(self._code.dpu_violation(self._core).decode())
 
-    def events(self, engine: Engine, *, done: bool) -> NDArray[np.int64]:
+    def events(self, engine: Engine, *, done: bool, core: int = 0) -> NDArray[np.int64]:
         """Cycles of the starts, or dones, of an engine's instructions."""
-        return self._array(np.dtype(np.int64), self._code.dpu_events, int(engine), int(done))
+        return self._array(
+            np.dtype(np.int64), self._code.dpu_events, core * len(Engine) + int(engine), int(done)
+        )
 
     def bursts(self) -> NDArray[Any]:
         """All bursts, as their addresses were taken (`BURST`)."""

@@ -136,6 +136,7 @@ def library(
         _write(known, text)
     return build(
         text,
+        cores=arch.cores,
         ports=arch.dma.ports,
         beat_bytes=arch.beat_bytes,
         wave=wave,
@@ -148,6 +149,7 @@ def library(
 def build(
     text: str,
     *,
+    cores: int = 1,
     ports: int,
     beat_bytes: int,
     wave: Wave = "",
@@ -157,6 +159,11 @@ def build(
 ) -> Path:
     """The shared library of a Verilog text whose top is ``dpu_top``.
 
+    Parameters
+    ----------
+    cores, ports, beat_bytes : int
+        Cores; read+write ports of each, and bytes of a beat.
+
     Raises
     ------
     CosimulationError
@@ -164,7 +171,7 @@ def build(
     """
     folder, tools = cache or cache_folder(), tools or find_tools()
     harness = _HARNESS.read_text(encoding="utf-8")
-    settings = (str(ports), str(beat_bytes), wave, *_OPTIMISE, *_ONCE)
+    settings = (str(cores), str(ports), str(beat_bytes), wave, *_OPTIMISE, *_ONCE)
     target = (
         folder
         / "models"
@@ -189,8 +196,11 @@ def build(
         jobs: list[tuple[Path, Sequence[str]]] = [
             (p, _ONCE if "__Slow" in p.name or "__Trace" in p.name else _OPTIMISE) for p in sources
         ]
+        fetches = ["m_axi_fetch_"] if cores == 1 else [f"m_axi_fetch{c}_" for c in range(cores)]
         defines = (
-            f"-DDPU_PORTS={ports}",
+            f"-DDPU_CORES={cores}",
+            f"-DDPU_FETCH_PINS={' '.join(f'X({p})' for p in fetches)}",
+            f"-DDPU_PORT_PINS={' '.join(f'X(m_axi{p}_)' for p in range(cores * ports))}",
             f"-DDPU_BEAT_BYTES={beat_bytes}",
             f"-DDPU_WAVE={('', 'vcd', 'fst').index(wave)}",
         )
