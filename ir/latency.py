@@ -72,16 +72,19 @@ CONV_START = 2
 """Ports granted to the first issue: decode, address generator."""
 DWC_START = 2
 VEC_START = 2
-VEC_RESIZE = 4
-"""More before the first issue of a resize: source index out of the vector memory."""
-LOAD_START = 2
-"""Ports granted to the first burst address on the bus."""
+VEC_RESIZE = 3 + MEMORY_READ
+"""More before the first issue of a resize: index address, one to let the constants of the instruction before pass, index,
+source row and column."""
+LOAD_START = 6
+"""Ports granted to the first burst address on the bus: fields, products of runs 2, comparison, selection, size."""
 BURST_INTERVAL = 2
 """From one burst address to the next: size, then next address."""
-LOAD_RECEIVE = 2
-"""Last beat of a burst to the first chunk that is taken out: bus register, burst counter."""
+LOAD_RECEIVE = 6
+"""Last beat of a burst to the first chunk that is taken out: bus register, rotation 2, beat that waits for the next, word,
+burst buffer."""
 LOAD_TAIL = 10
-"""Last chunk taken out to its words written: burst buffer 2, alignment 3, lanes 1, banks 2, memory 2."""
+"""Last chunk taken out to its words written: burst buffer 2, port, rotation 2, ring 2, rotation 2, group, banks 2; 2 less,
+as a chunk is taken one cycle before it counts, and the last cycle is itself one."""
 SAVE_START = 9
 """Ports granted to the first group that is read: first burst 6, chunk, chunk that is filled, slot."""
 SAVE_SEND = 19
@@ -90,8 +93,9 @@ beat, rotation 2, bus register."""
 SAVE_TAIL = 1
 """Last write response taken to the token: comparison of counts."""
 
-VEC_TAIL = ADDRESS + MAP_READ + _CROSSBAR + 5 + REQUANTISE + _LOOKUP + _WRITE
-"""Last issue to last word written; differences, products (3), sum: 5."""
+VEC_TAIL = ADDRESS + MAP_READ + _CROSSBAR + 5 + REQUANTISE + _LOOKUP + _WRITE - 1
+"""Last issue to last word written; differences, products (3), sum: 5. 1 less, as the last issue lies in the last busy
+cycle."""
 
 
 def product_chains(n: int) -> tuple[int, int]:
