@@ -1,0 +1,148 @@
+"""The VEC engine against the emulator's kernels, and against its timing rules, cycle by cycle."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+from numpy.typing import NDArray
+from vec_instructions import Drawn, busy, emulate, small_arch
+
+from tilewright.ir.arch import Arch
+from tilewright.ir.isa import COLUMNS, VecOp, encode, render
+from tilewright.ir.latency import ADDRESS, MAP_READ, VEC_RESIZE, VEC_START, VEC_TAIL
+from tilewright.rtl.vec import VecEngine
+
+
+@dataclass
+class Bench:
+    """An engine with modelled map memories around it: words come `MAP_READ` cycles after their request."""
+
+    arch: Arch
+    maps: NDArray[np.int8]
+    tables: NDArray[np.int8]
+    vector: NDArray[np.uint32]
+    last: list[int] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)
+    reads: list[tuple[int, str, int, int]] = field(default_factory=list)
+    writes: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def run(self, rows: NDArray[np.int64], starts: list[int]) -> None:
+        """Start instruction i in cycle ``starts[i]``; go on until all is done."""
+        engine = VecEngine(self.arch)
+        sim = Simulator(engine)
+        sim.add_clock(1e-6)
+        words = encode(rows)
+        self.maps = self.maps.copy()
+
+        async def bench(ctx: Any) -> None:
+            for port, values in ((engine.table_fill, self.tables.view(np.uint8).ravel()), (engine.vector_fill, self.vector)):
+                ctx.set(port.enable, 1)
+                for at, value in enumerate(values):
+                    ctx.set(port.address, at)
+                    ctx.set(port.data, int(value))
+                    await ctx.tick()
+                ctx.set(port.enable, 0)
+            pending: deque[list[tuple[Any, int]]] = deque([[] for _ in range(MAP_READ)])
+            todo = deque(zip(starts, range(len(rows)), strict=True))
+            cycle = 0
+            while len(self.done) < len(rows) and cycle < starts[-1] + 100_000:
+                begin = bool(todo) and todo[0][0] == cycle
+                ctx.set(engine.control.start, begin)
+                if begin:
+                    i = todo.popleft()[1]
+                    ctx.set(engine.control.word, int.from_bytes(words[64 * i : 64 * (i + 1)], "little"))
+                for signal, value in pending.popleft():
+                    ctx.set(signal, value)
+                pending.append(self._requests(ctx, cycle, engine))
+                self._write(ctx, cycle, engine.target)
+                if ctx.get(engine.control.last):
+                    self.last.append(cycle)
+                if ctx.get(engine.control.done):
+                    self.done.append(cycle)
+                await ctx.tick()
+                cycle += 1
+
+        sim.add_testbench(bench)
+        sim.run()
+
+    def _requests(self, ctx: Any, cycle: int, engine: VecEngine) -> list[tuple[Any, int]]:
+        answers = []
+        for name in ("a", "b"):
+            port = getattr(engine, f"source_{name}")
+            enable = ctx.get(port.enable)
+            if not enable:
+                continue
+            group = ctx.get(port.group)
+            for bank in range(self.arch.banks):
+                if enable >> bank & 1:
+                    word = ctx.get(getattr(port, f"row{bank}")) * self.arch.banks + bank
+                    self.reads.append((cycle, name, group, word))
+                    data = int.from_bytes(self.maps[group, word].tobytes(), "little")
+                    answers.append((getattr(port, f"data{bank}"), data))
+        return answers
+
+    def _write(self, ctx: Any, cycle: int, port: Any) -> None:
+        enable = ctx.get(port.enable)
+        if not enable:
+            return
+        group = ctx.get(port.group)
+        for bank in range(self.arch.banks):
+            if enable >> bank & 1:
+                word = ctx.get(getattr(port, f"row{bank}")) * self.arch.banks + bank
+                assert ctx.get(getattr(port, f"mask{bank}")) == (1 << self.arch.lanes) - 1
+                data = ctx.get(getattr(port, f"data{bank}")).to_bytes(self.arch.lanes, "little")
+                self.maps[group, word] = np.frombuffer(data, np.int8)
+                self.writes.append((cycle, group, word))
+
+
+def _check(arch: Arch, rows: NDArray[np.int64], drawn: Drawn, gaps: list[int]) -> None:
+    """Values, last, done, and when the first and last requests come."""
+    rng = np.random.default_rng(drawn.seed)
+    maps = rng.integers(-128, 128, (arch.maps.groups, arch.group_words, arch.lanes)).astype(np.int8)
+    tables = rng.integers(-128, 128, (arch.weights.tables, 256)).astype(np.int8)
+    bench = Bench(arch, maps, tables, drawn.vector[: drawn.used])
+    length = [busy(arch, row) for row in rows]
+    starts = [int(s) for s in np.cumsum([3, *(n + g for n, g in zip(length, gaps, strict=True))])[:-1]]
+    bench.run(rows, starts)
+
+    ends = [s + n for s, n in zip(starts, length, strict=True)]
+    assert bench.last == [end - 1 for end in ends]
+    assert bench.done == [end + VEC_TAIL for end in ends]
+    read_cycles, write_cycles = (np.array([r[0] for r in log]) for log in (bench.reads, bench.writes))
+    for row, start, end in zip(rows, starts, ends, strict=True):
+        f = {name: int(row[at]) for name, at in COLUMNS.items()}
+        pool = f["func"] in (VecOp.MAX, VecOp.AVG)
+        first = start + VEC_START + (VEC_RESIZE if f["func"] == VecOp.RESIZE else 0) + ADDRESS
+        mine = (read_cycles >= start + ADDRESS) & (read_cycles < end + ADDRESS)
+        assert (read_cycles[mine] >= first).all(), f"{render(row)}: a request before the first slot's"
+        mine = (write_cycles > start + VEC_TAIL) & (write_cycles <= end + VEC_TAIL)
+        words = f["blocks"] * f["out_h"] * f["out_w"] * (f["last"] if pool else 1)
+        assert mine.sum() == words, f"{render(row)}: not all words are written by done"
+
+    sums = np.zeros((arch.vec.sums, arch.lanes), np.int32)
+    for row in rows:
+        emulate(row, maps=maps, tables=tables, vector=drawn.vector, sums=sums)
+    wrong = np.argwhere((bench.maps != maps).any(axis=2))
+    texts = "\n".join(render(row) for row in rows)
+    assert not len(wrong), f"words {wrong[:5].tolist()} differ after\n{texts}"
+
+
+ARCHES = {
+    "one word": small_arch(4, 1),
+    "two words": small_arch(6, 2),
+    "four words, tables of two": small_arch(4, 4, 2),
+    "one word, tables of four": small_arch(4, 1, 4),
+}
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
+def test_any_instructions_back_to_back_equal_the_emulator(arch: Arch) -> None:
+    """Each starts in the cycle after the last of the one before: values, last and done are as the rules say."""
+    drawn = Drawn(arch, 1)
+    rows = np.array([drawn.instruction() for _ in range(14)])
+    _check(arch, rows, drawn, [0] * len(rows))
