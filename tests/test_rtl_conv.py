@@ -1,0 +1,97 @@
+"""The CONV engine against the emulator's bytes and the timing rules' cycles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+from conv_cases import Case, random_case, small_arch
+from tilewright.ir.latency import MAP_READ, MEMORY_READ
+from tilewright.rtl.conv import ConvEngine
+
+
+class Bench:
+    """An engine with the memories around it, a cycle at a time."""
+
+    def __init__(self, case: Case, mac: str) -> None:
+        self.case, self.engine = case, ConvEngine(case.arch, mac)
+        self.maps = case.maps.copy()
+        self.lasts: list[int] = []
+        self.dones: list[int] = []
+        self.written: list[tuple[int, int]] = []  # cycle, word
+
+    def run(self) -> None:
+        simulator = Simulator(self.engine)
+        simulator.add_clock(1e-6)
+        simulator.add_testbench(self.bench)
+        simulator.run()
+
+    async def bench(self, ctx: object) -> None:
+        case, e = self.case, self.engine
+        banks, lanes = case.arch.banks, case.arch.lanes
+        starts = dict(zip(case.starts, case.words(), strict=True))
+        weights = [int.from_bytes(w.tobytes(), "little") for w in case.weights]
+        tables = case.tables.tobytes()
+        for entry, byte in enumerate(tables):
+            ctx.set(e.table_fill.enable, 1)
+            ctx.set(e.table_fill.address, entry)
+            ctx.set(e.table_fill.data, byte)
+            await ctx.tick()
+        ctx.set(e.table_fill.enable, 0)
+        coming: dict[int, dict[int, int]] = {}  # map words by cycle and bank
+        words: dict[int, int] = {}
+        for cycle in range(case.dones[-1] + 4):
+            ctx.set(e.control.start, cycle in starts)
+            ctx.set(e.control.word, starts.get(cycle, (1 << 512) - 1))
+            for bank, word in coming.pop(cycle, {}).items():
+                ctx.set(getattr(e.source, f"data{bank}"), word)
+            if cycle in words:
+                ctx.set(e.weights.data, words.pop(cycle))
+            if ctx.get(e.control.last):
+                self.lasts.append(cycle)
+            if ctx.get(e.control.done):
+                self.dones.append(cycle)
+            enable = ctx.get(e.source.enable)
+            group = ctx.get(e.source.group)
+            for bank in range(banks):
+                if enable >> bank & 1:
+                    row = ctx.get(getattr(e.source, f"row{bank}"))
+                    data = self.maps[group, row * banks + bank].tobytes()
+                    coming.setdefault(cycle + MAP_READ, {})[bank] = int.from_bytes(data, "little")
+            if ctx.get(e.weights.enable):
+                words[cycle + MEMORY_READ] = weights[ctx.get(e.weights.address)]
+            enable = ctx.get(e.target.enable)
+            for bank in range(banks):
+                if enable >> bank & 1:
+                    at = ctx.get(getattr(e.target, f"row{bank}")) * banks + bank
+                    mask, data = (
+                        ctx.get(getattr(e.target, f"mask{bank}")),
+                        ctx.get(getattr(e.target, f"data{bank}")),
+                    )
+                    lane = np.array([mask >> i & 1 for i in range(lanes)], bool)
+                    new = np.frombuffer(data.to_bytes(lanes, "little"), np.int8)
+                    self.maps[ctx.get(e.target.group), at][lane] = new[lane]
+                    self.written.append((cycle, at))
+            await ctx.tick()
+
+
+def check(case: Case, mac: str = "plain") -> None:
+    bench = Bench(case, mac)
+    bench.run()
+    assert bench.lasts == case.lasts
+    assert bench.dones == case.dones
+    np.testing.assert_array_equal(bench.maps, case.expected())
+
+
+SHAPES = {
+    "2x4x4": small_arch(pixels=2, ic=4, oc=4, drain=1),
+    "3x6x4, drain 2": small_arch(pixels=3, ic=6, oc=4, drain=2),
+    "4x4x10, drain 3": small_arch(pixels=4, ic=4, oc=10, drain=3),
+    "1x8x6": small_arch(pixels=1, ic=8, oc=6, drain=1),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_random_instructions_give_the_emulators_bytes_in_the_declared_cycles(name: str) -> None:
+    """Values, byte enables, `last` and `done`, for instructions back to back."""
+    check(random_case(SHAPES[name], 1, 700))
