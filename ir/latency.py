@@ -35,7 +35,6 @@ __all__ = [
     "dwc_tail",
     "dwc_window",
     "product_chains",
-    "rotation_levels",
     "shift_levels",
 ]
 
@@ -125,15 +124,6 @@ def conv_tail(arch: Arch) -> int:
     return operands + dot_product(arch.conv.ic) + 3 + REQUANTISE + _LOOKUP + _WRITE - 2
 
 
-def rotation_levels(words: int) -> int:
-    """Registered levels of a rotation among `words` words, a power of two: multiplexers of at most 8 inputs.
-
-    >>> rotation_levels(4), rotation_levels(16)
-    (1, 2)
-    """
-    return 1 if words <= 4 else 2
-
-
 def shift_levels(arch: Arch) -> int:
     """Registered levels that move a window row to the kernel columns of a step: none where every kernel row fits
     into the taps of one."""
@@ -145,7 +135,7 @@ def dwc_window(arch: Arch) -> int:
     """Issue of a read to the first cycle in which the window holds the words: request, map memory, lanes of the pass
     (where there are several), rotation from banks to columns, one more to be written."""
     passes = int(arch.dwc.channels < arch.lanes)
-    return ADDRESS + MAP_READ + passes + rotation_levels(arch.banks) + 1
+    return ADDRESS + MAP_READ + passes + _CROSSBAR + 1
 
 
 def dwc_operands(arch: Arch) -> int:
@@ -164,5 +154,4 @@ def dwc_tail(arch: Arch) -> int:
 
     2 less, as the last issue lies in the last busy cycle, and the first word belongs to the drain steps.
     """
-    width = 1 << (min(arch.dwc.drain, arch.dwc.pixels) - 1).bit_length()
-    return dwc_sums(arch) + 2 + REQUANTISE + _LOOKUP + rotation_levels(width) - 2
+    return dwc_sums(arch) + 2 + REQUANTISE + _LOOKUP + _CROSSBAR - 2

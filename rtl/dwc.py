@@ -30,7 +30,7 @@ from .hierarchy import place
 from .lookup import Lookup
 from .ports import engine_port, fill_port, map_read, map_write, memory_read
 from .requantise import Requantise
-from .rotate import rotate
+from .rotation import rotated
 from .row_window import RowWindow, TapSelect
 from .stages import Stages
 from .words import layout
@@ -147,7 +147,7 @@ class DwcEngine(Component):
         mine = self._of_pass(m, words, banks, stages.at("part", ADDRESS + MAP_READ), "word")
         items = [mine[8 * self.channels * b : 8 * self.channels * (b + 1)] for b in range(banks)]
         m.d.comb += [
-            window.data.eq(Cat(rotate(m, items, read.rotation, "column"))),
+            window.data.eq(Cat(rotated(m, items, read.rotation, "column"))),
             *(window.write.eq(read.write), window.write_slot.eq(read.write_slot)),
             *(window.inside.eq(read.inside), window.padding.eq(read.padding)),
         ]

@@ -6,10 +6,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from ..ir.arch import Arch
-from ..ir.latency import ADDRESS, dwc_window, rotation_levels
+from ..ir.latency import ADDRESS, dwc_window
 from .choose import choose
 from .dwc_walks import COLUMN, ROW, SLOT_BITS
 from .ports import row_bits
+from .rotation import ROTATION
 from .stages import Stages
 
 __all__ = ["DwcRead"]
@@ -138,7 +139,7 @@ class DwcRead(Component):
         stages.put("za", self.za, 0)
         m.d.comb += [
             self.to_group.eq(stages.at("group", ADDRESS)),
-            self.rotation.eq(stages.at("rotation", arrival - rotation_levels(banks))),
+            self.rotation.eq(stages.at("rotation", arrival - ROTATION)),
             self.write.eq(stages.at("write", arrival)),
             self.write_slot.eq(stages.at("slot", arrival)),
             self.inside.eq(stages.at("inside", arrival)),

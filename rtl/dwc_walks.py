@@ -21,7 +21,7 @@ COLUMN = signed(17)
 
 def most_rows(arch: Arch) -> int:
     """Most kernel rows in a step: the window's read ports."""
-    return rows_a_step(arch.dwc.taps, 1)
+    return int(rows_a_step(arch.dwc.taps, 1))
 
 
 class StepWalk(Component):

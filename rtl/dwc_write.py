@@ -6,10 +6,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out, PureInterface
 
 from ..ir.arch import Arch
-from ..ir.latency import rotation_levels
 from .delay import delay
 from .ports import map_write, row_bits
-from .rotate import rotate
+from .rotation import ROTATION, rotated
 
 __all__ = ["DwcWrite"]
 
@@ -26,7 +25,7 @@ class DwcWrite(Component):
     results : in
         Byte (pixel, channel).
     target : out
-        `rotation_levels` cycles after the results.
+        `ROTATION` cycles after the results.
     """
 
     begin: Signal
@@ -58,7 +57,6 @@ class DwcWrite(Component):
         arch, banks, target = self.arch, self.arch.banks, self.target
         bits, width = (banks - 1).bit_length(), row_bits(arch)
         ways = 1 << (self.pixels - 1).bit_length()
-        levels = rotation_levels(ways)
 
         word, group = Signal(18, reset_less=True), Signal(3, reset_less=True)
         part = Signal.like(self.part, reset_less=True)
@@ -72,19 +70,19 @@ class DwcWrite(Component):
         items = [self.results.word_select(p % self.pixels, 8 * self.channels) for p in range(ways)]
         amount = Signal(range(ways))
         m.d.comb += amount.eq(-word)
-        moved = rotate(m, items, amount, "moved")
+        moved = rotated(m, items, amount, "moved")
         repeated = [Cat(w.word_select(lane % self.channels, 8) for lane in range(arch.lanes)) for w in moved]
 
         word, left = (
-            delay(m, word, levels - 1, "word"),
-            delay(m, left, levels - 1, "left", reset=True),
+            delay(m, word, ROTATION - 1, "word"),
+            delay(m, left, ROTATION - 1, "left", reset=True),
         )
         offset, row = word[:bits], word[bits : bits + width]
         after = Signal(width)
         m.d.comb += after.eq(row + 1)
-        m.d.sync += target.group.eq(delay(m, group, levels - 1, "group"))
+        m.d.sync += target.group.eq(delay(m, group, ROTATION - 1, "group"))
         mask = Signal(arch.lanes, reset_less=True)
-        late = delay(m, part, levels - 1, "part")
+        late = delay(m, part, ROTATION - 1, "part")
         m.d.sync += mask.eq(Cat(late == lane // self.channels for lane in range(arch.lanes)))
         for b in range(banks):
             pixel = Signal(bits, name=f"pixel{b}")
