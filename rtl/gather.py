@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, PureInterface
 
 from ..ir.arch import Arch
 from ..ir.isa import FORMATS, Opcode
@@ -44,6 +44,13 @@ class Gather(Component):
 
     Resources: 1 DSP.
     """
+
+    slot: PureInterface
+    pitch: Signal
+    group: Signal
+    source: PureInterface
+    store: Signal
+    row: Signal
 
     def __init__(self, arch: Arch) -> None:
         assert ADDRESS == 4

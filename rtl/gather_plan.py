@@ -100,6 +100,10 @@ class Groups(Component):
     Timing: first group two cycles after `start`, then one a cycle.
     """
 
+    start: Signal
+    word: Signal
+    group: PureInterface
+
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
         super().__init__({"start": In(1), "word": In(WORD_BITS), "group": Out(_group(arch))})
@@ -171,6 +175,9 @@ class Chunks(Component):
     Timing: a chunk one cycle after its burst, then one a cycle.
     """
 
+    burst: PureInterface
+    chunk: PureInterface
+
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
         super().__init__({"burst": In(burst(arch)), "chunk": Out(_chunk(arch))})
@@ -224,6 +231,13 @@ class GatherPlan(Component):
     hold : In
         No burst may begin.
     """
+
+    start: Signal
+    room: Signal
+    hold: Signal
+    group: PureInterface
+    chunk: PureInterface
+    slot: PureInterface
 
     def __init__(self, arch: Arch) -> None:
         assert BURST_INTERVAL == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, PureInterface
 
 from ..ir.arch import Arch
 from .axi import ADDRESS_BITS, CACHE, INCR, PROTECTION, size_of, write_channels
@@ -51,6 +51,17 @@ class WriteBuffer(Component):
 
     Resources: `stream_bytes` x outstanding x ceil(burst / ports) bytes of RAM, 76 x outstanding bits of LUT RAM twice.
     """
+
+    store: Signal
+    row: Signal
+    push: Signal
+    address: Signal
+    most: Signal
+    axi: PureInterface
+    completed: Signal
+    error: Signal
+    error_address: Signal
+    error_response: Signal
 
     def __init__(self, arch: Arch, lead: int) -> None:
         assert arch.dma.burst * arch.beat_bytes <= 1 << MOST_BITS
