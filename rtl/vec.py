@@ -111,7 +111,8 @@ class VecEngine(Component):
         stages = Stages(m)
         put, at = stages.put, stages.at
         raw, reads = f.is_add | f.is_maximum | f.is_table, issue.valid & issue.read_a
-        put("write", Mux(reads & issue.ends & f.last, issue.active, 0), 0, reset=True)
+        outputs = Mux(column, 1, issue.active)
+        put("write", Mux(reads & issue.ends & f.last, outputs, 0), 0, reset=True)
         put("store", reads & issue.ends & ~f.last, 0, reset=True)
         put("slope_head", issue.valid & issue.head & f.is_prelu, 0, reset=True)
         slot = {n: getattr(issue, n) for n in ("active", "begins", "block", "lane")}
