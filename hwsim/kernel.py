@@ -341,7 +341,7 @@ def run(
             i = now_doing[1]
             address = table[i, _ADDRESS] + r1[1] * table[i, _STRIDE1] + r2[1] * table[i, _STRIDE2] + offset[1]
             size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[1])
-            work = _taking(table[i], stream[1], size, p[_STREAM])
+            work = max(_taking(table[i], stream[1], size, p[_STREAM]), p[_INTERVAL])
             t = max(moved[1], issue_next[1], slots[1, bursts[1] % window]) + work
             if t < best:
                 best, actor = t, 2
@@ -396,6 +396,8 @@ def run(
             address = table[i, _ADDRESS] + r1[d] * table[i, _STRIDE1] + r2[d] * table[i, _STRIDE2] + offset[d]
             size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[d])
             work = _taking(table[i], stream[d], size, p[_STREAM])
+            if d == 1:
+                work = max(work, p[_INTERVAL])
             beats = (address % p[_BEAT] + size + p[_BEAT] - 1) // p[_BEAT]
             slot, port, e = bursts[d] % window, bursts[d] % p[_PORTS], 4 * d
             before = moved[d]

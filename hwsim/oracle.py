@@ -312,7 +312,7 @@ def oracle_times(
         s = streams[Engine.SAVE]
         while s.bursts:
             if s.gather_end < 0 and t >= s.not_before and t >= s.slots[s.count % len(s.slots)]:
-                s.gather_end = t + work(s, s.bursts[0][1])
+                s.gather_end = t + max(work(s, s.bursts[0][1]), BURST_INTERVAL)
             if s.gather_end != t:
                 break
             at, size = s.bursts.popleft()

@@ -91,7 +91,7 @@ class Dma(BaseModel):
     model_config = _FROZEN
     bits: int = Field(128, description="data width of one port: 32, 64, 128, 256 or 512")
     ports: int = Field(2, ge=1, le=4, description="ports; bursts are dealt to them in turn")
-    burst: int = Field(64, ge=1, le=256, description="most beats in a burst (AXI3: 16)")
+    burst: int = Field(64, ge=1, le=256, description="most beats in a burst, a power of two (AXI3: 16)")
     outstanding: int = Field(8, ge=1, le=64, description="bursts in flight a port and direction")
 
 
@@ -135,6 +135,11 @@ class Arch(BaseModel):
         problems = []
         if self.dma.bits not in {32, 64, 128, 256, 512}:
             problems.append(f"dma.bits is {self.dma.bits}; AXI data widths here are 32, 64, 128, 256 or 512")
+        if self.dma.burst & (self.dma.burst - 1):
+            problems.append(
+                f"dma.burst is {self.dma.burst}; bursts are cut at multiples of their length, and must not cross 4096 bytes: "
+                f"take a power of two, {1 << (self.dma.burst.bit_length() - 1)} or {1 << self.dma.burst.bit_length()}"
+            )
         if self.dma.burst * self.dma.bits // 8 > 4096:
             problems.append(
                 f"dma.burst x dma.bits is {self.dma.burst * self.dma.bits // 8} bytes a burst; AXI4 ends one at 4096: "

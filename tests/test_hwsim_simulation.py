@@ -205,10 +205,19 @@ def test_bound_is_below_estimate_is_below_simulated(arch: Arch, memory: str) -> 
 
 
 def test_more_bandwidth_is_never_slower_for_a_stream() -> None:
-    """A fixed memory twice as fast does not cost a cycle, in order programs with every engine."""
+    """A fixed memory twice as fast does not cost a cycle where LOAD alone works (with engines that take turns at ports,
+    a faster memory may change the turns)."""
     arch = ARCHES["b512"]
     for seed in range(10):
         program = random_program(arch, 60 + seed, 80)
+        rows = program.fields[
+            np.isin(program.fields[:, COLUMNS["opcode"]], (Opcode.LOAD, Opcode.FILL, Opcode.END))
+        ]
+        rows[:, [COLUMNS[w] for w in _WAITS.values()]] = 0
+        n = len(rows)
+        program = Program(
+            rows, program.weights, program.maps_bytes, program.design, program.layer[:n], program.traffic[:n]
+        )
         cycles = [simulate(program, arch, f"fixed:{rate},40").cycles for rate in (1, 2, 4, 8, 16, 64)]
         assert cycles == sorted(cycles, reverse=True), cycles
 
