@@ -165,7 +165,7 @@ def test_the_wheel_and_the_source_archive_hold_every_source_and_data_file(built:
         f"{f}/{p.name}"
         for f in FOLDERS
         for p in (ROOT / f).iterdir()
-        if p.suffix in {".toml", ".j2", ".js", ".css"}
+        if p.suffix in {".toml", ".j2", ".js", ".css", ".cpp"}
     }
     with zipfile.ZipFile(built[0]) as wheel:
         inside = {n.removeprefix("tilewright/") for n in wheel.namelist() if n.startswith("tilewright/")}
