@@ -140,6 +140,8 @@ class LoadEngine(Component):
                 m.d.comb += burst.ready.eq(1)
         with m.If(burst.valid & burst.ready):
             m.d.sync += turn.eq(turn.rotate_left(1))
+        with m.If(flush):
+            m.d.sync += turn.eq(1)
 
         # -- bytes: burst buffers, chunks, groups ------------------------------------------------------------------------
         buffers = [place(m, f"buffer{p}", BurstBuffer(arch), reset=flush) for p in ports]

@@ -155,10 +155,14 @@ class Unpack(Component):
             p, k = divmod(i, lanes)
             byte = Signal(8, name=f"group{i}", reset_less=True)
             inside = (above[p] | (at_low[p] & after[k])) & (under[p] | (at_high[p] & before[k]))
-            with m.If(reading & inside):
-                m.d.sync += byte.eq(aligned[k])
-            with m.Elif(reading & fresh):
-                m.d.sync += byte.eq(Mux(outside[i], za, 0) if i < shape.map_group else 0)
+            if i < shape.map_group:
+                with m.If(reading & (inside | fresh)):
+                    m.d.sync += byte.eq(Mux(inside, aligned[k], Mux(outside[i], za, 0)))
+            else:  # in this order a flip-flop's own reset and enable do it
+                with m.If(reading & fresh & ~inside):
+                    m.d.sync += byte.eq(0)
+                with m.Elif(reading & inside):
+                    m.d.sync += byte.eq(aligned[k])
             m.d.comb += self.bytes.word_select(i, 8).eq(byte)
         m.d.comb += [
             self.valid.eq(delay(m, step.emit, UNPACK - STEP, "emit", reset=True)),

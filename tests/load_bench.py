@@ -16,7 +16,20 @@ from tilewright.ir.isa import COLUMNS, Memory, Opcode, encode, instruction
 from tilewright.ir.latency import BURST_INTERVAL, LOAD_RECEIVE, LOAD_START, LOAD_TAIL
 from tilewright.rtl.load import LoadEngine
 
-__all__ = ["BASES", "Bench", "Memories", "Row", "bursts", "expected", "instructions", "predicted"]
+__all__ = [
+    "BASES",
+    "Bench",
+    "Memories",
+    "Row",
+    "bursts",
+    "expected",
+    "instructions",
+    "predicted",
+    "random_dram",
+    "small",
+    "word_of",
+    "words",
+]
 
 Row = dict[str, int]
 
@@ -239,6 +252,15 @@ def needs(row: Row, arch: Arch) -> Iterator[int]:
             yield most
 
 
+def words(row: Row) -> int:
+    """Words of its memory that an instruction writes."""
+    if row["opcode"] == Opcode.LOAD:
+        return row["width"] * row["height"] * row["blocks"] * row["fold"]
+    if row["func"] in (Memory.TABLES, Memory.VECTOR):
+        return row["run_bytes"] // (1 if row["func"] == Memory.TABLES else 4)
+    return row["records"] * row["record_rows"]
+
+
 def predicted(
     arch: Arch, rows: list[Row], pauses: list[int], latency: Callable[[int], int]
 ) -> list[tuple[int, int, int]]:
@@ -309,6 +331,13 @@ class Bench:
         self.free = [0] * self.arch.dma.ports
         self.held: list[tuple[int, int, int] | None] = [None] * self.arch.dma.ports
         self.dut = LoadEngine(self.arch)
+
+    def fresh(self) -> None:
+        """Forget what was seen; the cycle goes on."""
+        self.memories = Memories(self.arch)
+        self.asked = 0
+        for seen in (self.lasts, self.dones, self.writes, self.requests):
+            seen.clear()
 
     def run(self, script: Callable[..., object]) -> None:
         """Run ``script(bench, ctx)``, which calls `tick` for each cycle."""

@@ -5,7 +5,18 @@ from __future__ import annotations
 import random
 
 import pytest
-from load_bench import Bench, Row, bursts, expected, instructions, predicted, random_dram, small, word_of
+from load_bench import (
+    Bench,
+    Row,
+    bursts,
+    expected,
+    instructions,
+    predicted,
+    random_dram,
+    small,
+    word_of,
+    words,
+)
 
 
 async def play(bench: Bench, ctx, rows: list[Row], pauses: list[int]) -> list[int]:  # type: ignore[no-untyped-def]
@@ -46,7 +57,7 @@ def test_values_and_cycles_are_those_of_emulator_and_rules(name: str) -> None:
     """Random instructions, back to back and with pauses, on a memory that answers after a fixed time a burst."""
     arch = MACHINES[name]
     rng = random.Random(name)
-    rows = instructions(rng, arch, 14)
+    rows = instructions(rng, arch, 10)
     pauses = [rng.choice((0, 0, 0, 1, 60)) for _ in rows]
     delays = [rng.choice((1, 2, 9, 40)) for _ in range(997)]
     bench = Bench(arch, random_dram(1), latency=lambda k: delays[k % 997])
@@ -58,6 +69,13 @@ def test_values_and_cycles_are_those_of_emulator_and_rules(name: str) -> None:
         assert starts == [t[0] for t in times]
         assert bench.lasts == [t[1] for t in times]
         assert bench.dones == [t[2] for t in times]
+        total = 0
+        for row, done in zip(rows, bench.dones, strict=True):
+            total += words(row)
+            assert sum(cycle <= done for cycle in bench.writes) >= total, (
+                "the token came before the last word"
+            )
+        assert len(bench.writes) == total
 
     bench.run(script)
     assert bench.memories.differences(expected(arch, rows, bench.dram)) == []
@@ -68,7 +86,7 @@ def test_a_bus_that_stalls_at_random_changes_no_byte(name: str) -> None:
     """Addresses wait, beats come with gaps; payloads stay, no burst crosses 4 KB (the bench looks)."""
     arch = MACHINES[name]
     rng = random.Random(name + "stall")
-    rows = instructions(rng, arch, 9)
+    rows = instructions(rng, arch, 7)
     bench = Bench(arch, random_dram(2), latency=lambda k: 1 + k * 7 % 23, stall=0.5)
 
     async def script(bench: Bench, ctx) -> None:  # type: ignore[no-untyped-def]
@@ -76,3 +94,69 @@ def test_a_bus_that_stalls_at_random_changes_no_byte(name: str) -> None:
 
     bench.run(script)
     assert bench.memories.differences(expected(arch, rows, bench.dram)) == []
+
+
+def test_an_abort_in_any_state_leaves_an_engine_that_works() -> None:
+    """Beats that were asked for still come and are taken; the next job's bytes and cycles are as if it were the first."""
+    arch = MACHINES["2 x 32 bit, L 4"]
+    rng = random.Random(11)
+    first, second = instructions(rng, arch, 3), instructions(rng, arch, 2)
+
+    async def stop(bench: Bench, ctx, wait: int) -> None:  # type: ignore[no-untyped-def]
+        """Begin the first job, and stop it after `wait` cycles."""
+        dut, begun = bench.dut, 0
+        for i in range(wait):
+            go = i == 0 or (begun < len(first) and bench.lasts[-1:] == [bench.cycle - 1])
+            ctx.set(dut.control.start, go)
+            ctx.set(dut.control.word, word_of(first[begun]) if go else 0)
+            begun += go
+            await bench.tick(ctx)
+            assert not ctx.get(dut.idle)
+        ctx.set(dut.control.start, 0)
+        ctx.set(dut.abort, 1)
+        await bench.tick(ctx)
+        ctx.set(dut.abort, 0)
+        await bench.tick(ctx)
+        done, before = len(bench.dones), bench.cycle
+        while not ctx.get(dut.idle):
+            await bench.tick(ctx)
+            assert bench.cycle < before + 400, "never idle"
+        assert not any(bench.flying), "beats are still to come"
+        assert len(bench.dones) == done
+
+    async def script(bench: Bench, ctx) -> None:  # type: ignore[no-untyped-def]
+        for wait in (3, 8, 30, 75, 140):
+            await stop(bench, ctx, wait)
+            bench.fresh()
+            begin = bench.cycle
+            starts = await play(bench, ctx, second, [0] * len(second))
+            times = predicted(arch, second, [0] * len(second), bench.latency)
+            assert [x - begin for x in starts] == [t[0] for t in times]
+            assert [x - begin for x in bench.dones] == [t[2] for t in times]
+            assert bench.memories.differences(expected(arch, second, bench.dram)) == []
+            bench.fresh()
+
+    Bench(arch, random_dram(3), latency=lambda k: 30).run(script)
+
+
+def test_the_first_error_of_the_bus_is_kept() -> None:
+    """Address of the burst and response; the instructions end all the same, and an abort clears it."""
+    arch = MACHINES["2 x 32 bit, L 4"]
+    rows = instructions(random.Random(5), arch, 4)
+    all_bursts = [b for row in rows for b in bursts(row, arch)]
+    bench = Bench(arch, random_dram(4), faults={4: 3, 5: 2, 9: 2})
+
+    async def script(bench: Bench, ctx) -> None:  # type: ignore[no-untyped-def]
+        dut = bench.dut
+        assert not ctx.get(dut.error)
+        await play(bench, ctx, rows, [0] * len(rows))
+        assert ctx.get(dut.error)
+        assert ctx.get(dut.error_address) == all_bursts[4][0]
+        assert ctx.get(dut.error_response) == 3
+        ctx.set(dut.abort, 1)
+        for _ in range(2):
+            await bench.tick(ctx)
+            ctx.set(dut.abort, 0)
+        assert not ctx.get(dut.error)
+
+    bench.run(script)
