@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .archive import pack, unpack
 from .compiled import Compiled, Source
+from .interface import driver_notes
 from .ir.arch import Arch
 from .ir.board import Board
 from .ir.errors import ProgramError, ReportError
@@ -38,10 +39,11 @@ def contents(compiled: Compiled) -> dict[str, bytes]:
         "model.npz": pack_model(compiled.model),
     }
     segments = []
+    notes = driver_notes(compiled)
     for i, plan in enumerate(compiled.plans):
         names = _names(i)
         tiling = annotated(plan.tiling, plan.graph, plan.arch.lanes).encode()
-        files[names["program"]] = plan.program.save()
+        files[names["program"]] = plan.program.save(notes[i])
         files[names["tiling"]] = tiling
         files[names["listing"]] = (str(plan.program) + "\n").encode()
         files[names["graph"]] = (str(plan.graph) + "\n").encode()

@@ -422,6 +422,9 @@ def render(row: NDArray[np.int64]) -> str:
 
 
 _MAGIC = b"TILEWRT1"
+_HEAD = "<8s16sQQQ"
+_NOTES_MAGIC = b"TILEWIO1"
+"""Begins what a file may say beyond the program: to a driver, how maps and tensors belong together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -478,22 +481,27 @@ class Program:
     def __str__(self) -> str:
         return "\n".join(f"{i:6d}  {text}" for i, text in enumerate(self))
 
-    def save(self) -> bytes:
-        """A program file: magic, design hash, sizes, words, weights image."""
+    def save(self, notes: bytes = b"") -> bytes:
+        """A program file: magic, design hash, sizes, words, weights image; then `notes`, which only drivers read."""
         head = struct.pack(
-            "<8s16sQQQ", _MAGIC, self.design.encode(), len(self.words), len(self.weights), self.maps_bytes
+            _HEAD, _MAGIC, self.design.encode(), len(self.words), len(self.weights), self.maps_bytes
         )
-        return head + self.words + self.weights.tobytes() + self.layer.tobytes() + self.traffic.tobytes()
+        tail = _NOTES_MAGIC + struct.pack("<Q", len(notes)) + notes if notes else b""
+        return (
+            head + self.words + self.weights.tobytes() + self.layer.tobytes() + self.traffic.tobytes() + tail
+        )
 
     @classmethod
     def load(cls, data: bytes) -> Program:
-        """The inverse of `save`; ProgramError where the bytes are no program or are cut off."""
-        size = struct.calcsize("<8s16sQQQ")
+        """The inverse of `save`, notes left aside; ProgramError where the bytes are no program or are cut off."""
+        size = struct.calcsize(_HEAD)
         if len(data) < size or data[:8] != _MAGIC:
             raise ProgramError("not a Tilewright program file (its first 8 bytes are not TILEWRT1)")
-        _, design, n_words, n_weights, maps_bytes = struct.unpack("<8s16sQQQ", data[:size])
+        _, design, n_words, n_weights, maps_bytes = struct.unpack(_HEAD, data[:size])
         count = n_words // WORD_BYTES
         want = size + n_words + n_weights + 5 * count
+        if data[want : want + 8] == _NOTES_MAGIC and len(data) >= want + 16:
+            want += 16 + int.from_bytes(data[want + 8 : want + 16], "little")
         if len(data) != want:
             raise ProgramError(
                 f"program file has {len(data)} bytes, its header says {want}: it is cut off or damaged"

@@ -68,7 +68,8 @@ def test_the_package_names_itself_by_relative_imports_only() -> None:
 
 def test_folders_are_flat_and_tests_are_no_package() -> None:
     for folder in FOLDERS:
-        assert not [p for p in (ROOT / folder).iterdir() if p.is_dir() and p.name != "__pycache__"]
+        inner = {p.name for p in (ROOT / folder).iterdir() if p.is_dir()} - {"__pycache__"}
+        assert inner <= ({"driver"} if folder == "rtl" else set())  # runs on boards: data, no package
     assert not (ROOT / "tests" / "__init__.py").exists()
 
 
@@ -133,9 +134,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(path.read_bytes())
     for folder in FOLDERS:
-        for path in (ROOT / folder).iterdir():
-            if path.is_file() and path.suffix != ".py":
-                (copy / folder / path.name).write_bytes(path.read_bytes())
+        for path in [*(ROOT / folder).iterdir(), *(ROOT / folder / "driver").glob("*")]:
+            if path.is_file() and (path.suffix != ".py" or path.parent.name == "driver"):
+                target = copy / path.relative_to(ROOT)
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(path.read_bytes())
     code = (
         "import sys; from setuptools import build_meta as b; out = sys.argv[1]; "  # a build changes sys.argv
         "b.build_wheel(out); b.build_sdist(out)"
@@ -167,6 +170,7 @@ def test_the_wheel_and_the_source_archive_hold_every_source_and_data_file(built:
         for p in (ROOT / f).iterdir()
         if p.suffix in {".toml", ".j2", ".js", ".css", ".cpp"}
     }
+    wanted |= {f"rtl/driver/{p.name}" for p in (ROOT / "rtl" / "driver").iterdir() if p.is_file()}
     with zipfile.ZipFile(built[0]) as wheel:
         inside = {n.removeprefix("tilewright/") for n in wheel.namelist() if n.startswith("tilewright/")}
     assert inside == wanted
