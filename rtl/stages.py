@@ -37,7 +37,9 @@ class Stages:
         line, first = self._values[name], self._from[name]
         assert stage >= first, f"{name} is there in stage {first}, not in {stage} yet"
         while len(line) <= stage - first:
-            later = Signal(line[-1].shape(), name=f"{name}_{first + len(line)}", reset_less=not self._reset[name])
+            later = Signal(
+                line[-1].shape(), name=f"{name}_{first + len(line)}", reset_less=not self._reset[name]
+            )
             self._m.d.sync += later.eq(line[-1])
             line.append(later)
         return line[stage - first]

@@ -149,13 +149,13 @@ class VecEngine(Component):
         ]
         for p, values in enumerate(results):
             if p < arch.vec.table_pixels:
-                for lane, value in enumerate(values):
-                    m.d.comb += getattr(lookup, f"value{p * lanes + lane}").eq(value)
-                values = [getattr(lookup, f"result{p * lanes + lane}") for lane in range(lanes)]
-                m.d.comb += getattr(write, f"pixel{p}").eq(Cat(values))
+                slots = range(p * lanes, (p + 1) * lanes)
+                m.d.comb += [getattr(lookup, f"value{k}").eq(v) for k, v in zip(slots, values, strict=True)]
+                word = Cat(getattr(lookup, f"result{k}") for k in slots)
             else:
                 put(f"bytes{p}", Cat(values), _BYTES)
-                m.d.comb += getattr(write, f"pixel{p}").eq(at(f"bytes{p}", _LOOKED_UP))
+                word = at(f"bytes{p}", _LOOKED_UP)
+            m.d.comb += getattr(write, f"pixel{p}").eq(word)
         return m
 
     def _ends(self, m: Module, sequence: VecSequence) -> None:
@@ -172,9 +172,7 @@ class VecEngine(Component):
         """Bytes of each pixel and lane, stage `_BYTES`."""
         arch, at = self.arch, stages.at
         pixels, lanes = arch.vec.pixels, arch.lanes
-        rows = [
-            [place(m, f"lane{p}_{k}", VecLane()) for k in range(lanes)] for p in range(pixels)
-        ]
+        rows = [[place(m, f"lane{p}_{k}", VecLane()) for k in range(lanes)] for p in range(pixels)]
         first = _WORDS + 1
         factor = Signal(signed(25), reset_less=True)
         fill = Mux(at("is_maximum", _WORDS), -128, 0)
@@ -211,7 +209,10 @@ class VecEngine(Component):
                     *(lane.za.eq(at("za", _WORDS)), lane.zb.eq(at("zb", _WORDS)), lane.fill.eq(fill)),
                     lane.outside.eq(~at("inside", _WORDS)[p]),
                     *(lane.factor.eq(factor), lane.factor_b.eq(at("mb", first))),
-                    *(lane.by_b.eq(at("is_multiply", first)), lane.flip.eq(at("is_prelu", first) & negative[k])),
+                    *(
+                        lane.by_b.eq(at("is_multiply", first)),
+                        lane.flip.eq(at("is_prelu", first) & negative[k]),
+                    ),
                     *(lane.take.eq(take), lane.start.eq(begins), lane.start_from.eq(from_here)),
                     *(lane.of_taps.eq(at("of_taps", _SUMS - 1)), lane.of_pair.eq(at("is_add", _SUMS - 1))),
                     lane.maximum.eq(at("is_maximum", _SUMS - 1)),
@@ -221,7 +222,9 @@ class VecEngine(Component):
                 if p == 0 and pixels > 1:
                     tree = place(m, f"across{k}", Across(pixels))
                     m.d.comb += [getattr(tree, f"tap{q}").eq(rows[q][k].tap) for q in range(pixels)]
-                    m.d.comb += [getattr(tree, f"maximum{j}").eq(at("is_maximum", first + j)) for j in range(3)]
+                    m.d.comb += [
+                        getattr(tree, f"maximum{j}").eq(at("is_maximum", first + j)) for j in range(3)
+                    ]
                     across = Mux(at("column", _SUMS - 1), tree.total, across)
                 m.d.comb += lane.across.eq(across)
 

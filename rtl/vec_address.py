@@ -120,9 +120,7 @@ class BankRequest(Component):
         enable = Signal(self.arch.banks, name="enable_now")
         m.d.comb += self.enable.eq(enable)
         for b in range(self.arch.banks):
-            hits = [
-                Signal(name=f"hit{b}_{p}") for p in range(self.pixels)
-            ]
+            hits = [Signal(name=f"hit{b}_{p}") for p in range(self.pixels)]
             row = Signal(row_bits(self.arch), name=f"row_now{b}", reset_less=True)
             m.d.comb += [hit.eq(self.wanted[p] & (words[p][:low] == b)) for p, hit in enumerate(hits)]
             m.d.sync += enable[b].eq(Cat(hits).any())

@@ -95,7 +95,9 @@ class VecConstants(Component):
                     taps = Mux(stages.at("column", 2), sum(self.inside[p] for p in range(pixels)), taps)
                 m.d.sync += seen.eq(taps)
                 at = Signal(self.address, name=f"scale_at{k}", reset_less=True)
-                moves = stages.at("read", 3) & (stages.at("active", 3)[k] | (stages.at("column", 3) if k == 0 else 0))
+                moves = stages.at("read", 3) & (
+                    stages.at("active", 3)[k] | (stages.at("column", 3) if k == 0 else 0)
+                )
                 onto = Mux(stages.at("begins", 3), stages.at("v_base", 3), at)
                 with m.If(moves):
                     m.d.sync += at.eq(onto + seen)

@@ -17,7 +17,18 @@ __all__ = ["FUNCTIONS", "VEC_FIELDS", "vec_fields"]
 FUNCTIONS = ("add", "multiply", "maximum", "average", "table", "prelu", "resize")
 """Flags of the functions, in the order of `VecOp`."""
 
-_WITHOUT = {"sy": 1, "sx": 1, "dy": 1, "dx": 1, "kh": 1, "kw": 1, "first": 1, "last": 1, "lo": -128, "hi": 127}
+_WITHOUT = {
+    "sy": 1,
+    "sx": 1,
+    "dy": 1,
+    "dx": 1,
+    "kh": 1,
+    "kw": 1,
+    "first": 1,
+    "last": 1,
+    "lo": -128,
+    "hi": 127,
+}
 """What a field is where a format lacks it; 0 for all others."""
 _FREE = {"b_group", "b_base", "b_pitch", "b_plane", "b_rows", "b_row0", "zb", "in_h", "in_w", "dy", "dx", "mode"} | {
     "ma", "mb", "scale", "v_base", "v_cols"

@@ -140,7 +140,8 @@ class Across(Component):
                     pairs.append(Mux(maximum, Mux(one > two, one, two), one + two))
                 values = pairs + values[len(values) & ~1 :]
             kept = [
-                Signal(signed(ACROSS_BITS), name=f"level{stage}_{k}", reset_less=True) for k in range(len(values))
+                Signal(signed(ACROSS_BITS), name=f"level{stage}_{k}", reset_less=True)
+                for k in range(len(values))
             ]
             m.d.sync += [k.eq(v) for k, v in zip(kept, values, strict=True)]
             values = list(kept)

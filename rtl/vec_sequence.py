@@ -214,7 +214,13 @@ class VecSequence(Component):
         return m
 
     def _positions(
-        self, m: Module, slot: data.View, valid: Signal, ended: dict[str, Signal], is_column: Signal, step: Signal
+        self,
+        m: Module,
+        slot: data.View,
+        valid: Signal,
+        ended: dict[str, Signal],
+        is_column: Signal,
+        step: Signal,
     ) -> None:
         """Rows, columns and offsets of the slot: registers that follow the loops, one cycle later."""
         f = self.fields

@@ -65,7 +65,9 @@ class RunWrite(Component):
         m.d.sync += by_far.eq(self.word[split:turns])
         for k in range(places):
             near = range(1 << split)
-            m.d.sync += once[k].eq(choose(near, {n: words[(k - n) % places] for n in near}, self.word[:split]))
+            m.d.sync += once[k].eq(
+                choose(near, {n: words[(k - n) % places] for n in near}, self.word[:split])
+            )
             far = range(1 << (turns - split))
             sources = {n: once[(k - (n << split)) % places] for n in far}
             m.d.sync += [twice[k].eq(choose(far, sources, by_far)), data[k].eq(twice[k])]
@@ -81,7 +83,10 @@ class RunWrite(Component):
             *(place[p].eq(self.word[:low] + p) for p in range(self.pixels)),
             *(mask1.eq(self.mask), first.eq(self.word[:low]), row1.eq(self.word[low:])),
             *(row2.eq(row1), next_row.eq(row1 + 1), beyond.eq(Cat(first > b for b in range(banks)))),
-            *(mask2[b].eq(Cat(mask1[p] & (place[p] == b) for p in range(self.pixels)).any()) for b in range(banks)),
+            *(
+                mask2[b].eq(Cat(mask1[p] & (place[p] == b) for p in range(self.pixels)).any())
+                for b in range(banks)
+            ),
         ]
         group, enable = Signal(3, name="group_now", reset_less=True), Signal(banks, name="enable_now")
         m.d.sync += [group.eq(self.group), enable.eq(mask2)]

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 from numpy.typing import NDArray
-from vec_instructions import Drawn, busy, emulate, small_arch
-
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import COLUMNS, VecOp, encode, render
 from tilewright.ir.latency import ADDRESS, MAP_READ, VEC_RESIZE, VEC_START, VEC_TAIL
 from tilewright.rtl.vec import VecEngine
+from vec_instructions import Drawn, busy, emulate, small_arch
 
 
 @dataclass
@@ -40,7 +39,10 @@ class Bench:
         self.maps = self.maps.copy()
 
         async def bench(ctx: Any) -> None:
-            for port, values in ((engine.table_fill, self.tables.view(np.uint8).ravel()), (engine.vector_fill, self.vector)):
+            for port, values in (
+                (engine.table_fill, self.tables.view(np.uint8).ravel()),
+                (engine.vector_fill, self.vector),
+            ):
                 ctx.set(port.enable, 1)
                 for at, value in enumerate(values):
                     ctx.set(port.address, at)

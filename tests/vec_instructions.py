@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from tilewright.hwsim import emulate_kernels as kernels
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import COLUMNS, Opcode, VecOp, instruction
@@ -29,7 +28,9 @@ _KERNELS = {
 }
 
 
-def small_arch(lanes: int, pixels: int, table_pixels: int = 1, *, conv_pixels: int = 1, **settings: Any) -> Arch:
+def small_arch(
+    lanes: int, pixels: int, table_pixels: int = 1, *, conv_pixels: int = 1, **settings: Any
+) -> Arch:
     """A machine with a VEC engine of this size and little else."""
     return Arch.model_validate(
         {
@@ -124,7 +125,9 @@ class Drawn:
         real = float(np.exp2(self.rng.uniform(-3, 2))) * around
         return int(encode_scale(real if mode != 2 else min(real, 1.0), MODES[mode]))
 
-    def _operand(self, prefix: str, group: int, rows: int, width: int, blocks: int, *, target: bool) -> dict[str, int]:
+    def _operand(
+        self, prefix: str, group: int, rows: int, width: int, blocks: int, *, target: bool
+    ) -> dict[str, int]:
         """A ring that has room for `rows` rows, somewhere in the group."""
         words = self.arch.group_words
         ring = rows + self._pick(0, 2)
@@ -198,12 +201,17 @@ class Drawn:
         if func == VecOp.MUL:
             rest = {"scale": self._scale(how["mode"], 1 / 128)}
         elif self.rng.random() < 0.3:
-            rest = {n: int(self.rng.choice([-(1 << 24), (1 << 24) - 1, self._pick(-99, 99)])) for n in ("ma", "mb")}
+            rest = {
+                n: int(self.rng.choice([-(1 << 24), (1 << 24) - 1, self._pick(-99, 99)]))
+                for n in ("ma", "mb")
+            }
             rest["shift"] = self._pick(0, 63)
         else:
             ratios = self.rng.uniform(-1, 1, 2)
             rest = dict(zip(("ma", "mb", "shift"), encode_pair(*ratios, MODES[how["mode"]]), strict=True))
-        return self._row(func, out, self._target(out), a, b, how, {"zb": self._zero(), "broadcast": broadcast}, rest)
+        return self._row(
+            func, out, self._target(out), a, b, how, {"zb": self._zero(), "broadcast": broadcast}, rest
+        )
 
     def _window(self, out: dict[str, int], taps: int, reach: int) -> tuple[dict[str, int], dict[str, int]]:
         """A window, and the source's size: padding on all sides may occur."""
@@ -227,12 +235,16 @@ class Drawn:
             last = int(self.rng.random() < 0.6)
         elif self.rng.random() < 0.25:
             out, last = {"out_h": 1, "out_w": 1, "blocks": self._often(1, 2, 3)}, 0
-        w, size = self._window(out, 1 if not (first and last) and self.rng.random() < 0.5 else 3, min(16, self.arch.banks))
+        w, size = self._window(
+            out, 1 if not (first and last) and self.rng.random() < 0.5 else 3, min(16, self.arch.banks)
+        )
         counted = int(func == VecOp.AVG and first and last and self.rng.random() < 0.4)
         a = self._operand("a", self._source(), size["rows"], size["width"], out["blocks"], target=False)
         rest = {"first": first, "last": last, "counted": counted}
         if counted:
-            rest["v_base"] = self._words([self._scale(how["mode"], 1 / 8) for _ in range(w["kh"] * w["kw"] + 1)])
+            rest["v_base"] = self._words(
+                [self._scale(how["mode"], 1 / 8) for _ in range(w["kh"] * w["kw"] + 1)]
+            )
         rest["scale"] = self._scale(how["mode"], 1 / 8)
         row = self._row(func, out, self._target(out), a, how, w, rest)
         if not last:
@@ -261,7 +273,9 @@ class Drawn:
         out, how = self._output(6), self._rounded()
         rows, width = self._pick(1, 4), self._pick(1, 6)
         origin = self._pick(0, 3)
-        beyond = self._pick(0, 1)  # the map goes on below the source, unless the last row is its own neighbour
+        beyond = self._pick(
+            0, 1
+        )  # the map goes on below the source, unless the last row is its own neighbour
         a = self._operand("a", self._source(), rows + beyond, width, out["blocks"], target=False)
         bilinear = self._pick(0, 1)
 
