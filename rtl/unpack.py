@@ -16,7 +16,9 @@ from amaranth.lib.wiring import Component, In, Out
 
 from ..ir.arch import Arch
 from .chunks import STEP, step_layout
+from .collect import Collect
 from .delay import delay
+from .hierarchy import place
 from .load_groups import group_layout
 from .rotation import ROTATION, rotated
 from .stream_shape import StreamShape
@@ -30,6 +32,40 @@ _READ = _WRITE + 1
 _GATHER = _READ + 1 + ROTATION
 UNPACK = _GATHER + 1
 """Chunk taken to its groups: rotation 2, ring 2, rotation 2, group."""
+_PIECE = 16
+"""Bytes of a group that share a component: small enough to read."""
+
+
+class RingLane(Component):
+    """One lane of the ring: a byte a row, in LUT RAM, read into a register."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        super().__init__(
+            {
+                "write": In(1),
+                "to_row": In(range(rows)),
+                "data": In(8),
+                "from_row": In(range(rows)),
+                "byte": Out(8),
+            }
+        )
+
+    @property
+    def module_name(self) -> str:
+        return f"ring_lane_{self.rows}"
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.ram = ram = Memory(shape=8, depth=self.rows, init=[], attrs={"ram_style": "distributed"})
+        write, read = ram.write_port(), ram.read_port(domain="comb")
+        byte = Signal(8, reset_less=True)
+        m.d.comb += [
+            *(write.en.eq(self.write), write.addr.eq(self.to_row), write.data.eq(self.data)),
+            *(read.addr.eq(self.from_row), self.byte.eq(byte)),
+        ]
+        m.d.sync += byte.eq(read.data)
+        return m
 
 
 class Unpack(Component):
@@ -106,21 +142,16 @@ class Unpack(Component):
         ]
         out = []
         for i in range(lanes):
-            ram = m.submodules[f"lane{i}"] = Memory(
-                shape=8, depth=len(rows), init=[], attrs={"ram_style": "distributed"}
-            )
-            write, read = ram.write_port(), ram.read_port(domain="comb")
             s, k = divmod(i, places)
-            byte = Signal(8, name=f"byte{i}", reset_less=True)
+            lane = place(m, f"lane{i}", RingLane(len(rows)))
             m.d.comb += [
-                write.en.eq(writes & Mux(wrapped[k], second[s], first[s])),
-                write.addr.eq(Mux(crosses, to_next, to_row) if s == 0 else to_row),
-                *(write.data.eq(moved[k]), read.addr.eq(Mux(below[i], from_next, from_row))),
+                lane.write.eq(writes & Mux(wrapped[k], second[s], first[s])),
+                lane.to_row.eq(Mux(crosses, to_next, to_row) if s == 0 else to_row),
+                *(lane.data.eq(moved[k]), lane.from_row.eq(Mux(below[i], from_next, from_row))),
             ]
-            m.d.sync += byte.eq(read.data)
-            out.append(byte)
-        place = delay(m, step.group.place[:lane_bits], _READ + 1 - STEP, "place")
-        aligned = rotated(m, out, place, "aligned")
+            out.append(lane.byte)
+        turn = delay(m, step.group.place[:lane_bits], _READ + 1 - STEP, "turn")
+        aligned = rotated(m, out, turn, "aligned")
 
         # -- the group -------------------------------------------------------------------------------------------------
         late = data.StructLayout(
@@ -132,38 +163,50 @@ class Unpack(Component):
         reads = delay(m, step.read, _GATHER - STEP - 1, "reads", reset=True)
         then = Signal(late)
         m.d.comb += then.eq(delay(m, early, _GATHER - STEP - 1, "then"))
-        parts = range(-(-shape.group // lanes))
+        parts, piece = range(-(-shape.group // lanes)), min(lanes, _PIECE)
         low, high = then.low[:lane_bits], then.high[:lane_bits]
         from_part, to_part = then.low[lane_bits:], then.high[lane_bits:]
         after, before = (Signal(lanes, name=n, reset_less=True) for n in ("after", "before"))
-        above, at_low, under, at_high = (
-            Signal(len(parts), name=n, reset_less=True) for n in ("above", "at_low", "under", "at_high")
-        )
+        relation = {
+            name: Signal(len(parts), name=name, reset_less=True)
+            for name in ("above", "at_low", "under", "at_high")
+        }
         fresh, reading = Signal(reset_less=True), Signal()
         outside = Signal(
             shape.map_group, reset_less=True
         )  # bytes of map words that hold `za` if not the stream
         m.d.sync += [
             *(after.eq(Cat(i >= low for i in range(lanes))), before.eq(Cat(i < high for i in range(lanes)))),
-            *(above.eq(Cat(p > from_part for p in parts)), at_low.eq(Cat(p == from_part for p in parts))),
-            *(under.eq(Cat(p < to_part for p in parts)), at_high.eq(Cat(p == to_part for p in parts))),
-            *(fresh.eq(then.fresh), reading.eq(reads)),
+            *(
+                relation["above"].eq(Cat(p > from_part for p in parts)),
+                fresh.eq(then.fresh),
+                reading.eq(reads),
+            ),
+            relation["at_low"].eq(Cat(p == from_part for p in parts)),
+            relation["under"].eq(Cat(p < to_part for p in parts)),
+            relation["at_high"].eq(Cat(p == to_part for p in parts)),
             outside.eq(Cat(i < then.size for i in range(shape.map_group))),
         ]
         za = delay(m, step.group.za, _GATHER - STEP, "za")
-        for i in range(shape.group):
-            p, k = divmod(i, lanes)
-            byte = Signal(8, name=f"group{i}", reset_less=True)
-            inside = (above[p] | (at_low[p] & after[k])) & (under[p] | (at_high[p] & before[k]))
-            if i < shape.map_group:
-                with m.If(reading & (inside | fresh)):
-                    m.d.sync += byte.eq(Mux(inside, aligned[k], Mux(outside[i], za, 0)))
-            else:  # in this order a flip-flop's own reset and enable do it
-                with m.If(reading & fresh & ~inside):
-                    m.d.sync += byte.eq(0)
-                with m.Elif(reading & inside):
-                    m.d.sync += byte.eq(aligned[k])
-            m.d.comb += self.bytes.word_select(i, 8).eq(byte)
+        collected = []
+        for first_byte in range(0, shape.group, piece):
+            p, k = divmod(first_byte, lanes)
+            lane = slice(k, k + piece)
+            filled = max(0, min(piece, shape.map_group - first_byte))
+            collect = place(m, f"collect{first_byte}", Collect(piece, filled))
+            m.d.comb += [
+                *(collect.read.eq(reading), collect.fresh.eq(fresh)),
+                *(
+                    collect.after.eq(after[lane]),
+                    collect.before.eq(before[lane]),
+                    collect.window.eq(Cat(aligned[lane])),
+                ),
+                *(getattr(collect, name).eq(flags[p]) for name, flags in relation.items()),
+            ]
+            if filled:
+                m.d.comb += [collect.outside.eq(outside[first_byte:]), collect.za.eq(za)]
+            collected.append(collect.bytes)
+        m.d.comb += self.bytes.eq(Cat(collected))
         m.d.comb += [
             self.valid.eq(delay(m, step.emit, UNPACK - STEP, "emit", reset=True)),
             self.group.eq(delay(m, step.group, UNPACK - STEP, "group")),
