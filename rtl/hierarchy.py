@@ -30,6 +30,7 @@ _ZERO_INIT = re.compile(
     r"^  cell \$meminit_v2 \S+\n(?:    .*\n)*?    connect \\DATA \d+'0+\n(?:    .*\n)*?  end\n", re.MULTILINE
 )
 _WIRE = re.compile(r"^(?:  attribute .*\n)*  wire width \d+(?: signed)? ([\\$]\S+)\n", re.MULTILINE)
+_NO_WIDTH = re.compile(r"^  wire width 0 \S+\n|^connect \S+ \{  \}\n", re.MULTILINE)
 _CONNECT = re.compile(r"^connect ([\\$]\S+) .*\n", re.MULTILINE)
 _NAME = re.compile(r"[\\$]\S+")
 
@@ -57,7 +58,8 @@ class Modules:
                     for n, direction, value in _flat(component)
                 },
             )
-            self.text[name] = _without_aliases(_ZERO_INIT.sub("", _PORT.sub(_clock_first, text)))
+            text = _NO_WIDTH.sub("", _ZERO_INIT.sub("", _PORT.sub(_clock_first, text)))
+            self.text[name] = "".join(map(_without_aliases, re.split(r"^(?=module )", text, flags=re.M)))
         elif self._ports[name] != ports:
             raise InvariantError(f"two different components call themselves {name}: their ports differ")
         else:
@@ -72,6 +74,8 @@ class Modules:
         if "\\clk\n" in self.text[name]:
             ports["i_clk"] = ClockSignal()
             ports["i_rst"] = ResetSignal() if reset is None else ResetSignal() | reset
+        # Tools warn of a signal that is called as the instance around it is.
+        self.text[name] = re.sub(rf"(?<!module )\\{called}(?=\s)", rf"\\its_{called}", self.text[name])
         return Instance(name, **ports)
 
 
@@ -143,7 +147,9 @@ def place(m: Module, name: str, component: C, *, reset: Signal | None = None) ->
     """
     into = _current.get()
     if into is not None:
-        m.submodules[name] = into.instance(name, component, reset)
+        taken = any(called == name for called, _, _ in _flat(component))
+        called = f"{name}_part" if taken else name  # tools warn of a port that is called as its instance
+        m.submodules[called] = into.instance(called, component, reset)
     elif reset is not None:
         m.submodules[name] = ResetInserter(reset)(component)
     else:

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from importlib.metadata import version
 
-from amaranth._toolchain.yosys import find_yosys
+from amaranth._toolchain.yosys import _BuiltinYosys
 
 from ..ir.arch import Arch
-from ..ir.errors import RtlError
+from ..ir.errors import InvariantError, RtlError
 from .core import DpuTop
 from .hierarchy import modules
 
-__all__ = ["verilog"]
+__all__ = ["MACS", "verilog"]
 
 MACS = ("plain", "dsp48e2", "dsp48e1")
-_START = re.compile(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ")
-_SCRIPT = """\
+"""How products are built: ``plain`` leaves it to synthesis, the others put two into a DSP block of that kind."""
+_ATTRIBUTES = "-remove generator -remove top -remove src -remove amaranth.hierarchy -remove amaranth.decoding"
+_SCRIPT = f"""\
 read_rtlil <<rtlil
-{text}
+%s
 rtlil
 proc -nomux -norom
 memory_collect
-attrmap -remove generator -remove top -remove src -remove amaranth.hierarchy -remove amaranth.decoding
-attrmap -modattr -remove generator -remove top -remove src -remove amaranth.hierarchy -remove amaranth.decoding
+opt_expr -fine
+attrmap {_ATTRIBUTES}
+attrmap -modattr {_ATTRIBUTES}
 write_verilog -norename
 """
+
+_START = re.compile(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ")
+"""A register that is always 0. Reading it makes an ``always @*`` block run once at time 0 in every simulator."""
+_NUMBERED = re.compile(r"\\\$(\d+) ")
+_REPEATED = re.compile(r"\\([A-Za-z_]\w*)\$(\d+) ")
+_PORT_WIRE = re.compile(r"^(  (?:input|output) (.+;)\n)  wire \2\n", re.MULTILINE)
+_NEXT = re.compile(
+    r"  always @\* begin\n    if \(at_start\) begin end\n((?:    .*\n)*?    +(?P<next>n\d+)(?:\[[^]]*\])? = .*\n(?:    .*\n)*)  end\n"
+)
+_CLOCKED = re.compile(r"(?:^  always @\(posedge clk\)\n    [^\n]*;\n){2,}", re.MULTILINE)
+_EACH = re.compile(r"  always @\(posedge clk\)\n    ([^\n]*;\n)")
 
 
 def verilog(arch: Arch, *, mac: str = "plain", name: str = "dpu_top") -> str:
@@ -33,7 +48,7 @@ def verilog(arch: Arch, *, mac: str = "plain", name: str = "dpu_top") -> str:
     Parameters
     ----------
     mac : str
-        How products are built: ``plain`` leaves it to synthesis; ``dsp48e2`` and ``dsp48e1`` put two into a DSP block.
+        One of `MACS`.
     name : str
         The top module.
 
@@ -46,21 +61,72 @@ def verilog(arch: Arch, *, mac: str = "plain", name: str = "dpu_top") -> str:
         raise RtlError(f"no MAC style {mac!r}; there are {', '.join(MACS)}", mac=mac)
     with modules() as found:
         found.add(name, DpuTop(arch, mac))
-    text = find_yosys(lambda version: version >= (0, 40)).run(
-        ["-q", "-"], _SCRIPT.format(text="\n".join(found.text.values())), ignore_warnings=True
+    # The Yosys that comes with Amaranth, whatever else is on the machine: the same version writes the same text.
+    text = _BuiltinYosys.run(["-q", "-"], _SCRIPT % "\n".join(found.text.values()), ignore_warnings=True)
+    return _header(arch, mac, len(found.text)) + _tidy(text[text.index("\nmodule ") + 1 :])
+
+
+def _tidy(text: str) -> str:
+    """Plain names in place of escaped ones, ports declared once, one clocked block for a register."""
+    text = _START.sub("at_start", text)
+    taken = set(re.findall(r"\w+", text))
+    if any(re.fullmatch(r"n\d+", t) for t in taken):
+        raise InvariantError("a signal is called n and a number, as unnamed ones are")
+    text = _NUMBERED.sub(r"n\1", text)
+
+    def plain(found: re.Match[str]) -> str:
+        name = f"{found[1]}__{found[2]}"
+        return found[0] if name in taken else name
+
+    text = _PORT_WIRE.sub(r"\1", _REPEATED.sub(plain, text))
+    modules_of = re.split(r"^(?=module )", text, flags=re.MULTILINE)
+    return "".join(_clocked(module) for module in modules_of)
+
+
+def _clocked(module: str) -> str:
+    """Registers whose next value has a block of its own take that block over; simple ones share a block.
+
+    ``always @* begin n1 = a; if (b) n1 = c; end  always @(posedge clk) r <= n1;`` becomes
+    ``always @(posedge clk) begin r <= a; if (b) r <= c; end``.
+    """
+    uses = Counter(re.findall(r"\w+", module))
+    register = dict(re.findall(r"^    (\\\S+ |\w+) <= (n\d+);$", module, re.MULTILINE))
+    of = {value: name for name, value in register.items()}
+    gone: set[str] = set()
+
+    def take_over(found: re.Match[str]) -> str:
+        body, name = found[1], found["next"]
+        assigned = set(re.findall(r"^ +(\\\S+ |\w+)(?:\[[^]]*\])? = ", body, re.MULTILINE))
+        inside = len(re.findall(rf"\b{name}\b", body))
+        if name not in of or assigned != {name} or uses[name] != 2 + inside:
+            return found[0]
+        gone.add(name)
+        body = re.sub(
+            rf"^( +){name}((?:\[[^]]*\])?) = ", lambda m: f"{m[1]}{of[name]}{m[2]} <= ", body, flags=re.M
+        )
+        body = body.removeprefix(f"    {of[name]} <= {of[name].strip()};\n")
+        return f"  always @(posedge clk) begin\n{body}  end\n"
+
+    module = _NEXT.sub(take_over, module)
+    if not gone:
+        return _CLOCKED.sub(_together, module)
+    names = "|".join(sorted(gone))
+    module = re.sub(rf"^  reg (?:\[[^]]*\] )?(?:{names});\n", "", module, flags=re.MULTILINE)
+    module = re.sub(
+        rf"^  always @\(posedge clk\)\n    (?:\\\S+ |\w+) <= (?:{names});\n", "", module, flags=re.MULTILINE
     )
-    body = text[text.index("module ") :]  # without the tool's own comment
-    body = body[body.index("module ") :]
-    return _header(arch, mac, len(found.text)) + _START.sub("at_start ", body)
+    return _CLOCKED.sub(_together, module)
+
+
+def _together(blocks: re.Match[str]) -> str:
+    return "  always @(posedge clk) begin\n" + _EACH.sub(r"    \1", blocks[0]) + "  end\n"
 
 
 def _header(arch: Arch, mac: str, count: int) -> str:
-    from importlib.metadata import version
-
     lines = (
         f"Tilewright {version('tilewright')}: DPU {arch.name}, design {arch.design_hash}",
         str(arch),
-        f"{count} modules; products: {mac}; written with Amaranth {version('amaranth')}.",
-        "Registers and bus names: docs/hardware.md. Clock clk, synchronous reset rst, active high.",
+        f"{count} modules; products: {mac}; written with Amaranth {version('amaranth')}",
+        "Clock clk, synchronous reset rst (active high); registers and bus names: docs/hardware.md",
     )
     return "".join(f"// {line}\n" for line in lines) + "\n"
