@@ -14,9 +14,10 @@ from ..ir.arch import Arch
 from ..ir.isa import FORMATS, Memory, Opcode
 from .delay import delay
 from .hierarchy import place
+from .load_fields import FIELDS, LoadFields, load_fields
 from .short_queue import ShortQueue
 from .stream_shape import StreamShape
-from .words import WORD_BITS, layout
+from .words import WORD_BITS
 
 __all__ = ["ADVANCE", "GroupWalker", "group_layout"]
 
@@ -58,32 +59,13 @@ def group_layout(arch: Arch) -> data.StructLayout:
     )
 
 
-def _instruction() -> data.StructLayout:
-    """What is kept of an instruction. A FILL's row is a record, its columns are a record's words, and `row_bytes` are
-    the bytes of a record's last word."""
-    kept = ("take", "fold", "fold_pad", "row_bytes", "za", "blocks")
-    operand = ("d_group", "d_base", "d_pitch", "d_plane", "d_rows", "d_row0")
-    return data.StructLayout(
-        {
-            "fill": 1,
-            "memory": 2,
-            "straight": 1,
-            "columns": _BITS["run_bytes"],
-            "height": _BITS["records"],
-            "step": _BITS["step"],
-            **{name: _BITS[name] for name in (*kept, *operand)},
-            "row0_words": _BITS["d_base"],
-        }
-    )
-
-
 class GroupWalker(Component):
     """Walks over the groups of one instruction after the other; a group a cycle, also from one to the next.
 
     Members
     -------
     start, word : In
-        A LOAD or FILL begins. Instructions wait in a queue of `bursts in flight` places.
+        A LOAD or FILL begins. There is a place for each that can have bursts in flight.
     valid, group : Out
         The next group; `pop` takes it.
 
@@ -111,12 +93,13 @@ class GroupWalker(Component):
         m = Module()
         shape = StreamShape(self.arch)
         flight = self.arch.dma.outstanding * self.arch.dma.ports
-        queue = place(m, "instructions", ShortQueue(flight + 2, _instruction().size))
+        queue = place(m, "instructions", ShortQueue(flight + 2, load_fields().size))
+        fields = place(m, "fields", LoadFields(self.arch))
         m.d.comb += [
-            queue.entry.eq(self._intake(m)),
-            queue.push.eq(delay(m, self.start, 3, "push", reset=True)),
+            *(fields.start.eq(self.start), fields.word.eq(self.word)),
+            *(queue.entry.eq(fields.fields), queue.push.eq(delay(m, self.start, FIELDS, "push", reset=True))),
         ]
-        following = Signal(_instruction())
+        following = Signal(load_fields())
         waiting, fetch = Signal(), Signal()
         with m.If(fetch | ~waiting):
             m.d.sync += [following.eq(queue.head), waiting.eq(queue.valid)]
@@ -127,7 +110,7 @@ class GroupWalker(Component):
         m.d.comb += [self.valid.eq(groups.valid), self.group.eq(groups.head), groups.pop.eq(self.pop)]
 
         # -- the walk ------------------------------------------------------------------------------------------------
-        f = Signal(_instruction(), name="now", reset_less=True)
+        f = Signal(load_fields(), name="now", reset_less=True)
         active = Signal()
         columns = Signal(_BITS["run_bytes"], reset_less=True)  # words of the row from this one on
         rows = Signal(_BITS["records"], reset_less=True)  # rows, blocks, folds after this one
@@ -244,69 +227,6 @@ class GroupWalker(Component):
         m.d.sync += made.advance.eq(now["need"] - need + Mux(now["opens"], whole, 0))
         m.d.comb += [groups.entry.eq(made), groups.push.eq(delay(m, present, 1, "push_group", reset=True))]
         return m
-
-    def _intake(self, m: Module) -> Signal:
-        """The instruction as the queue keeps it, three cycles after its start."""
-        word = Signal(WORD_BITS, reset_less=True)
-        with m.If(self.start):
-            m.d.sync += word.eq(self.word)
-        load, fill = data.View(layout(Opcode.LOAD), word), data.View(layout(Opcode.FILL), word)
-        is_fill = load.opcode == Opcode.FILL
-        tables, vector = load.func == Memory.TABLES, load.func == Memory.VECTOR
-        depthwise = load.func == Memory.DEPTHWISE
-        tail = Mux(depthwise, fill.tail_take * self.arch.lanes, fill.tail_take * self.arch.conv.oc)
-        columns = Mux(tables, 256, Mux(vector, fill.run_bytes >> 2, fill.record_rows))
-        row0_words, product = (
-            Signal(_BITS["d_base"], name=n, reset_less=True) for n in ("row0_words", "product")
-        )
-        m.d.sync += [product.eq(load.d_row0 * load.d_pitch), row0_words.eq(product)]
-        kept = Signal(_instruction(), name="kept", reset_less=True)
-        names = (
-            "take",
-            "fold",
-            "fold_pad",
-            "row_bytes",
-            "za",
-            "blocks",
-            "d_pitch",
-            "d_plane",
-            "d_rows",
-            "d_row0",
-        )
-        m.d.sync += [getattr(kept, n).eq(getattr(load, n)) for n in (*names, "d_group", "d_base", "step")]
-        m.d.sync += [
-            *(
-                kept.fill.eq(is_fill),
-                kept.memory.eq(load.func),
-                kept.columns.eq(load.width),
-                kept.height.eq(load.height),
-            ),
-            kept.straight.eq(
-                (load.take == self.arch.lanes)
-                & (load.step == self.arch.lanes)
-                & (load.fold == 1)
-                & (load.fold_pad == 0)
-            ),
-        ]
-        with m.If(is_fill):
-            m.d.sync += [
-                *(kept.columns.eq(columns), kept.height.eq(Mux(vector, 1, fill.records)), kept.blocks.eq(1)),
-                *(
-                    kept.straight.eq(0),
-                    kept.take.eq(0),
-                    kept.step.eq(0),
-                    kept.fold.eq(1),
-                    kept.fold_pad.eq(0),
-                ),
-                *(kept.row_bytes.eq(tail), kept.d_base.eq(Mux(tables, fill.m_base << 8, fill.m_base))),
-                *(kept.d_pitch.eq(0), kept.d_plane.eq(0), kept.d_rows.eq(1), kept.d_row0.eq(0)),
-            ]
-        entry = Signal(_instruction(), name="entry", reset_less=True)
-        was_fill = delay(m, is_fill, 2, "was_fill")
-        m.d.sync += entry.eq(kept)
-        whole = Signal(_instruction(), name="whole")
-        m.d.comb += [whole.eq(entry), whole.row0_words.eq(Mux(was_fill, 0, row0_words))]
-        return whole
 
     def _fill_size(self, m: Module, f: data.View[data.StructLayout], index: Signal, last: Value) -> Signal:
         """Bytes of this word of a FILL."""
