@@ -13,11 +13,12 @@ from amaranth.sim import Simulator
 from tilewright.hwsim.emulate_kernels import depthwise
 from tilewright.hwsim.oracle import busy_and_tail
 from tilewright.ir.arch import Arch
-from tilewright.ir.depthwise import DEPTHWISE_STEP, record_words, tap_place
+from tilewright.ir.depthwise import DEPTHWISE_STEP, record_words, rows_a_step, tap_place
 from tilewright.ir.isa import COLUMNS, Opcode, encode, instruction
 from tilewright.ir.latency import ADDRESS, DWC_START, MAP_READ, MEMORY_READ
 from tilewright.ir.requant import MODES, encode_scale
 from tilewright.rtl.dwc import DwcEngine
+from tilewright.rtl.row_window import tap_places
 
 _ORDER = list(signature(depthwise.py_func).parameters)[3:]
 """Fields as the emulator's kernel takes them, after the memories."""
@@ -236,4 +237,67 @@ def check(arch: Arch, seeds: range, mac: str = "plain", **fixed: int) -> None:
 )
 def test_engine_equals_emulator_and_simulator(pixels: int, channels: int, taps: int) -> None:
     """Instructions that follow each other in the first cycle allowed give the emulator's bytes in the simulator's cycles."""
-    check(machine(pixels, channels, taps), range(4))
+    check(machine(pixels, channels, taps), range(1, 5))
+
+
+def test_shortest_instructions_follow_each_other() -> None:
+    """Instructions of five cycles: seven of them are in the pipeline at once, each with its own zero points and target."""
+    check(machine(2, 4, 9), range(10, 22), kh=1, kw=1, sx=1, dx=1, out_h=1, out_w=1, blocks=1)
+
+
+def test_slow_drain_outlasts_everything_else() -> None:
+    """One pixel a drain step: a drain has more steps than the row has products, and still none is lost."""
+    check(machine(4, 4, 9, dwc_drain=1), range(30, 32), kh=1, kw=3)
+
+
+def test_drain_steps_need_not_divide_the_pixels() -> None:
+    """The last drain step has pixels that do not exist."""
+    check(machine(4, 4, 3, dwc_drain=3), range(40, 42), kh=3, kw=3)
+
+
+def test_tallest_kernel_reads_every_row_anew() -> None:
+    """Fifteen kernel rows, all of them new in each output row: two output rows fill the window's ring."""
+    check(
+        machine(1, 4, 8, dwc_rows=15, conv_pixels=4),
+        range(50, 51),
+        kh=15,
+        kw=15,
+        sx=1,
+        dx=1,
+        sy=16,
+        out_h=3,
+        blocks=1,
+    )
+
+
+@pytest.mark.parametrize("mac", ["dsp48e2", "dsp48e1"])
+def test_mac_styles_are_the_same_engine(mac: str) -> None:
+    """Two products a DSP block: same bytes, same cycles."""
+    check(machine(3, 4, 3), range(60, 62), mac)
+
+
+def test_an_idle_engine_starts_again() -> None:
+    """Idle cycles between instructions change nothing: the engine starts from its second instruction as from its first."""
+    arch = machine(2, 4, 3)
+    memories = Memories.random(arch, np.random.default_rng(70))
+    rows = [case(arch, memories, seed, out_h=2, blocks=1) for seed in (70, 71)]
+    (busy, tail), _ = times = [busy_and_tail(_columns(row), arch) for row in rows]
+    starts = [1, 1 + busy + tail + 9]
+    want = Memories(memories.maps.copy(), memories.depthwise, memories.tables)
+    for row in rows:
+        want.run(row)
+    seen = run(arch, memories, rows, starts)
+    assert seen["done"] == [start + sum(time) for start, time in zip(starts, times, strict=True)]
+    assert (memories.maps == want.maps).all()
+
+
+@pytest.mark.parametrize("taps", range(1, 17))
+def test_taps_are_where_the_record_has_them(taps: int) -> None:
+    """The multiplexers' places are those of `tap_place`, by which records are packed."""
+    arch = machine(1, 4, taps, dwc_rows=15, conv_pixels=8)
+    for kw in range(1, 16):
+        group = rows_a_step(taps, kw)
+        for tap, (_, slot) in enumerate(tap_place(taps, group, kw)):
+            ky, kx = divmod(tap, kw)
+            want = (ky, kx) if kw <= taps else (0, kx % taps)
+            assert tap_places(arch, int(slot))[kw - 1] == want
