@@ -36,8 +36,8 @@ class DwcSequence(Component):
         A parameter word is issued; which.
     weight : out
         Address of the depthwise word of a parameter word or step.
-    step, step_first, step_row, step_part, group : out
-        A step is issued; `StepWalk`; kernel rows of it.
+    step, step_first, step_row, step_part : out
+        A step is issued; `StepWalk`.
     read, read_half, read_slot, row, ring, wrapped : out
         Words of an input row are asked for; `RowWalk`.
     block, column, run : out
@@ -61,7 +61,6 @@ class DwcSequence(Component):
     step_first: Signal
     step_row: Signal
     step_part: Signal
-    group: Signal
     read: Signal
     read_half: Signal
     read_slot: Signal
@@ -86,7 +85,6 @@ class DwcSequence(Component):
                 **{"start": In(1), "word": In(WORD_BITS), "fields": Out(WORD_BITS), "last": Out(1)},
                 **{"parameter": Out(1), "parameter_index": Out(3), "weight": Out(18)},
                 **{"step": Out(1), "step_first": Out(1), "step_row": Out(SLOT_BITS), "step_part": Out(4)},
-                **{"group": Out(range(most_rows(arch) + 1))},
                 **{"read": Out(1), "read_half": Out(1), "read_slot": Out(SLOT_BITS)},
                 **{"row": Out(ROW), "ring": Out(ROW), "wrapped": Out(ROW)},
                 **{"block": Out(18), "column": Out(COLUMN), "run": Out(range(2 * arch.banks + 1))},
@@ -103,11 +101,12 @@ class DwcSequence(Component):
         assert DWC_START == 2  # the instruction's register, decoded registers
         m = Module()
         arch, dwc = self.arch, self.arch.dwc
-        f = View(layout(Opcode.DWC), self.fields)
+        fields = Signal(WORD_BITS, reset_less=True)
+        f = View(layout(Opcode.DWC), fields)
         decode = Signal()
         m.d.sync += decode.eq(self.start)
         with m.If(self.start):
-            m.d.sync += self.fields.eq(self.word)
+            m.d.sync += fields.eq(self.word)
 
         # Decoded registers: from the second cycle after the start.
         group, parts = Signal(range(most_rows(arch) + 1), reset_less=True), Signal(4, reset_less=True)
@@ -135,20 +134,21 @@ class DwcSequence(Component):
         ]
 
         # Where the loops stand.
+        part, weight, column, d_row, d_column = (
+            Signal.like(getattr(self, n), name=n, reset_less=True)
+            for n in ("part", "weight", "column", "d_row", "d_column")
+        )
         steps, rows = place(m, "steps", StepWalk(arch)), place(m, "rows", RowWalk())
-        parameter, filling, active = (
-            Signal(),
-            Signal(),
-            Signal(),
-        )  # what this cycle belongs to; active: a row's slot
+        # This cycle belongs to parameter words, the fill of a strip, or a row's slot.
+        parameter, filling, active = (Signal(name=n) for n in ("parameter", "filling", "active"))
         index = Signal(3, reset_less=True)
         drained = Signal(
             range(max(2, dwc.pixels)), reset_less=True
-        )  # drain steps that the slot still has to last
+        )  # cycles that the slot lasts for the drain
         out_row, last_row = Signal(14, reset_less=True), Signal(reset_less=True)  # rows from this one on
         left, last_strip = Signal(14, reset_less=True), Signal(reset_less=True)  # columns from this strip on
         blocks, last_block = Signal(13, reset_less=True), Signal(reset_less=True)  # blocks from this one on
-        last_pass = self.part == self.passes - 1
+        last_pass = part == self.passes - 1
         head = parameter_words(dwc.taps)
         drain_steps = -(-dwc.pixels // dwc.drain)
 
@@ -180,7 +180,7 @@ class DwcSequence(Component):
         with m.If(to_block):
             with m.If(decode | last_block):
                 m.d.sync += [block.eq(f.a_base), blocks.eq(f.blocks), last_block.eq(f.blocks == 1)]
-                m.d.sync += self.part.eq(Mux(decode, 0, self.part + 1))
+                m.d.sync += part.eq(Mux(decode, 0, part + 1))
                 m.d.comb += d_block_next.eq(f.d_base)
             with m.Else():
                 m.d.sync += [block.eq(block + f.a_plane), blocks.eq(blocks - 1), last_block.eq(blocks == 2)]
@@ -190,11 +190,11 @@ class DwcSequence(Component):
         # Strips.
         with m.If(to_block):
             m.d.sync += [left.eq(f.out_w), last_strip.eq(f.out_w <= dwc.pixels)]
-            m.d.sync += [self.column.eq(-f.pad_left), self.d_column.eq(d_block_next)]
+            m.d.sync += [column.eq(-f.pad_left), d_column.eq(d_block_next)]
         with m.Elif(strip_end):
             m.d.sync += [left.eq(left - dwc.pixels), last_strip.eq(left <= 2 * dwc.pixels)]
-            m.d.sync += self.column.eq(self.column + Mux(wide, 2 * dwc.pixels, dwc.pixels))
-            m.d.sync += self.d_column.eq(self.d_column + dwc.pixels)
+            m.d.sync += column.eq(column + Mux(wide, 2 * dwc.pixels, dwc.pixels))
+            m.d.sync += d_column.eq(d_column + dwc.pixels)
 
         # Output rows.
         base = Signal(SLOT_BITS, reset_less=True)  # slot of the row's first kernel row
@@ -203,11 +203,11 @@ class DwcSequence(Component):
         m.d.comb += [base_next.eq(base), last_row_next.eq(last_row)]
         with m.If(to_strip):
             m.d.comb += [base_next.eq(rows.slot), last_row_next.eq(f.out_h == 1)]
-            m.d.sync += [out_row.eq(f.out_h), self.d_row.eq(f.d_row0)]
+            m.d.sync += [out_row.eq(f.out_h), d_row.eq(f.d_row0)]
         with m.Elif(slot_end):
             m.d.comb += [base_next.eq(base + new_rows), last_row_next.eq(out_row == 2)]
             m.d.sync += out_row.eq(out_row - 1)
-            m.d.sync += self.d_row.eq(Mux(self.d_row + 1 == f.d_rows, 0, self.d_row + 1))
+            m.d.sync += d_row.eq(Mux(d_row + 1 == f.d_rows, 0, d_row + 1))
         m.d.sync += [base.eq(base_next), last_row.eq(last_row_next)]
         drained_next = Signal.like(drained)
         m.d.comb += drained_next.eq(Mux(to_slot, drain_steps - 1, Mux(drained == 0, 0, drained - 1)))
@@ -221,13 +221,13 @@ class DwcSequence(Component):
         # Depthwise words: every output row begins again at the record's first step.
         first_step = Signal(18, reset_less=True)
         with m.If(decode | (pass_end & to_block)):
-            m.d.sync += self.weight.eq(f.w_base)
+            m.d.sync += weight.eq(f.w_base)
         with m.Elif(to_slot):
-            m.d.sync += self.weight.eq(first_step)
+            m.d.sync += weight.eq(first_step)
         with m.Elif(parameter | steps.valid):
-            m.d.sync += self.weight.eq(self.weight + 1)
+            m.d.sync += weight.eq(weight + 1)
         with m.If(parameters_end):
-            m.d.sync += first_step.eq(self.weight + 1)
+            m.d.sync += first_step.eq(weight + 1)
 
         m.d.comb += [
             *(steps.begin.eq(to_slot), steps.slot.eq(base_next)),
@@ -236,9 +236,11 @@ class DwcSequence(Component):
             *(rows.kernel_rows.eq(f.kh), rows.new_rows.eq(new_rows), rows.all_new.eq(all_new)),
             *(rows.halves.eq(halves), rows.sy.eq(f.sy), rows.dy.eq(f.dy)),
             *(rows.top.eq(top), rows.top_ring.eq(top_ring), rows.top_wrapped.eq(top_wrapped)),
+            *(self.fields.eq(fields), self.part.eq(part), self.weight.eq(weight)),
+            *(self.column.eq(column), self.d_row.eq(d_row), self.d_column.eq(d_column)),
             *(self.parameter.eq(parameter), self.parameter_index.eq(index)),
             *(self.step.eq(steps.valid), self.step_first.eq(steps.first)),
-            *(self.step_row.eq(steps.row), self.step_part.eq(steps.part), self.group.eq(group)),
+            *(self.step_row.eq(steps.row), self.step_part.eq(steps.part)),
             *(self.read.eq(rows.valid), self.read_half.eq(rows.half), self.read_slot.eq(rows.slot)),
             *(self.row.eq(rows.row), self.ring.eq(rows.ring), self.wrapped.eq(rows.wrapped)),
             *(self.block.eq(block), self.run.eq(run)),

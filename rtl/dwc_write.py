@@ -80,7 +80,7 @@ class DwcWrite(Component):
         offset, row = word[:bits], word[bits : bits + width]
         after = Signal(width)
         m.d.comb += after.eq(row + 1)
-        m.d.sync += target.group.eq(delay(m, group, ROTATION - 1, "group"))
+        m.d.comb += target.group.eq(delay(m, group, ROTATION, "group"))
         mask = Signal(arch.lanes, reset_less=True)
         late = delay(m, part, ROTATION - 1, "part")
         m.d.sync += mask.eq(Cat(late == lane // self.channels for lane in range(arch.lanes)))
