@@ -157,7 +157,7 @@ class DwcEngine(Component):
         """Taps of a step out of the window, and its word of weights: sums at `dwc_sums`, weights at `dwc_operands`."""
         arch = self.arch
         at, operands = dwc_window(arch) - 1, dwc_operands(arch)
-        taps = place(m, "taps", TapSelect(arch, self.channels))
+        taps = place(m, "select", TapSelect(arch, self.channels))
         products = place(m, "products", DwcProducts(arch, self.channels, self.mac))
         ask = operands - MEMORY_READ - int(self.passes > 1)
         m.d.comb += [

@@ -125,7 +125,7 @@ class DwcRead(Component):
         rows = [Signal(width, name=f"row{b}", reset_less=True) for b in range(banks)]
         m.d.sync += [
             self.enable.eq(Cat(enable)),
-            *(r.eq(Mux(b < offset, after, row)) for b, r in enumerate(rows)),
+            *(r.eq(Mux(b < offset, after, row) if b < banks - 1 else row) for b, r in enumerate(rows)),
         ]
         m.d.comb += self.rows.eq(Cat(rows))
 

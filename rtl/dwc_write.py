@@ -64,7 +64,11 @@ class DwcWrite(Component):
         with m.If(self.begin):
             m.d.sync += [word.eq(self.word), left.eq(self.count), group.eq(self.group), part.eq(self.part)]
         with m.Else():
-            m.d.sync += [word.eq(word + self.pixels), left.eq(Mux(left > self.pixels, left - self.pixels, 0))]
+            m.d.sync += word.eq(word + self.pixels)
+            if arch.dwc.pixels > self.pixels:
+                m.d.sync += left.eq(Mux(left > self.pixels, left - self.pixels, 0))
+            else:
+                m.d.sync += left.eq(0)
 
         # A bank's word is that of its number modulo `ways`: whether it is written is another matter.
         items = [self.results.word_select(p % self.pixels, 8 * self.channels) for p in range(ways)]
@@ -89,7 +93,7 @@ class DwcWrite(Component):
             m.d.comb += pixel.eq(b - offset)
             m.d.sync += target.enable[b].eq((pixel < left) & (pixel < self.pixels))
             to = Signal(width, name=f"row{b}", reset_less=True)
-            m.d.sync += to.eq(Mux(b < offset, after, row))
+            m.d.sync += to.eq(Mux(b < offset, after, row) if b < banks - 1 else row)
             m.d.comb += [
                 getattr(target, f"row{b}").eq(to),
                 getattr(target, f"mask{b}").eq(mask),
