@@ -169,7 +169,7 @@ def build(
     CosimulationError
         As `library`.
     """
-    folder, tools = cache or cache_folder(), tools or find_tools()
+    folder, tools = (cache or cache_folder()).absolute(), tools or find_tools()
     harness = _HARNESS.read_text(encoding="utf-8")
     settings = (str(cores), str(ports), str(beat_bytes), wave, *_OPTIMISE, *_ONCE)
     target = (
