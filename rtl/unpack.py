@@ -191,15 +191,15 @@ class Unpack(Component):
         collected = []
         for first_byte in range(0, shape.group, piece):
             p, k = divmod(first_byte, lanes)
-            lane = slice(k, k + piece)
+            part = slice(k, k + piece)
             filled = max(0, min(piece, shape.map_group - first_byte))
             collect = place(m, f"collect{first_byte}", Collect(piece, filled))
             m.d.comb += [
                 *(collect.read.eq(reading), collect.fresh.eq(fresh)),
                 *(
-                    collect.after.eq(after[lane]),
-                    collect.before.eq(before[lane]),
-                    collect.window.eq(Cat(aligned[lane])),
+                    collect.after.eq(after[part]),
+                    collect.before.eq(before[part]),
+                    collect.window.eq(Cat(aligned[part])),
                 ),
                 *(getattr(collect, name).eq(flags[p]) for name, flags in relation.items()),
             ]
