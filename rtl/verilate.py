@@ -32,9 +32,10 @@ Wave = Literal["", "vcd", "fst"]
 """Kind of wave file that a model can write; "" is the fast model without any."""
 
 _HARNESS = Path(__file__).with_name("harness.cpp")
-_OPTIMISE = ("-O3",)
-"""For what runs every cycle. Measured by tests/benchmarks/cosim.py."""
-_ONCE = ("-O1",)
+_OPTIMISE = ("-O1",)
+"""For what runs every cycle. -O2 and -O3 take four times as long to compile and run no faster: the code is straight
+and limited by its size (tests/benchmarks/cosim.py)."""
+_ONCE = ("-O0",)
 """For constructors, resets and waves, which Verilator writes to files of their own (``__Slow``)."""
 _SPLIT = 20_000
 """Verilator's own unit (nodes) after which it begins another C++ file: enough files for all processors, each
