@@ -14,10 +14,11 @@ from tilewright.rtl.requantise import Requantise
 
 SETS = [s for n in (1, 2, 3) for s in combinations(MODES, n)]
 INT32 = -(2**31), 2**31 - 1
-Vectors = dict[str, NDArray[np.int64]]
+Column = NDArray[np.int64]
+Vectors = dict[str, Column]
 
 
-def _values(rng: np.random.Generator, n: int, bits: int) -> NDArray[np.int64]:
+def _values(rng: np.random.Generator, n: int, bits: int) -> Column:
     """All magnitudes alike, with powers of two, runs of ones and extremes among them."""
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     power = np.int64(1) << rng.integers(0, bits, n)
@@ -30,9 +31,7 @@ def _values(rng: np.random.Generator, n: int, bits: int) -> NDArray[np.int64]:
     return np.clip(np.where(rng.random(n) < 0.5, -value, value), low, high)
 
 
-def _multipliers(
-    rng: np.random.Generator, value: NDArray[np.int64], mode: RoundingMode
-) -> NDArray[np.float32]:
+def _multipliers(rng: np.random.Generator, value: Column, mode: RoundingMode) -> NDArray[np.float32]:
     """Such that the product is within int8, close to a tie, or anywhere."""
     n = len(value)
     magnitude = np.maximum(np.abs(value), 1)
@@ -50,24 +49,39 @@ def _multipliers(
     return np.where((m > least) & (m < most), m, np.float32(2.0**-9)).astype(np.float32)
 
 
-def _ties(rng: np.random.Generator, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Float products that only their own rounding makes half way, or takes from there."""
-    significand = rng.integers(1 << 23, 1 << 24, 200 * n)
-    whole = rng.integers(1, 128, 200 * n)
-    place = rng.integers(24, 46, 200 * n)
-    value = np.rint((2 * whole + 1) * np.exp2(place - 1) / significand).astype(np.int64)
-    value = np.where(value < 1 << 24, value, value & -(1 << 7))
-    away = np.abs(value * significand - ((2 * whole + 1) << (place - 1))) / np.exp2(
-        place + np.floor(np.log2(whole)) - 24
-    )
-    chosen = np.argsort(np.where(value < 2**31, np.abs(away - 1), np.inf))[:n]
-    multiplier = np.ldexp(significand[chosen].astype(np.float32), -place[chosen]).astype(np.float32)
-    return np.where(rng.random(n) < 0.5, -1, 1) * value[chosen], multiplier
+def _near_half(rng: np.random.Generator, mode: RoundingMode, n: int) -> tuple[Column, NDArray[np.float32]]:
+    """Products next to half way: only their last bits say to which side they belong.
+
+    f32: as far from half as half of the product's last place, which its rounding brings there or not, for one half of
+    them exactly so; the value itself, where it has more than 24 bits, is half way between two floats. fix16: next to
+    half, but not on it.
+    """
+    bits, tries = (24, 400 * n) if mode == "f32" else (16, 2000 * n)
+    significand = rng.integers(1 << (bits - 1), 1 << bits, tries)
+    twice = 2 * rng.integers(0, 128, tries) + 1
+    places = rng.integers(bits, bits + 22, tries)
+    half = twice << (places - 1)
+    value = np.maximum(np.rint(half / significand).astype(np.int64), 1)
+    if mode == "f32":
+        spare = np.maximum(np.floor(np.log2(value)).astype(np.int64) - 23, 0)
+        value = np.where(spare, (value >> spare << spare) | (1 << spare >> 1), value)
+        used = value.astype(np.float32).astype(np.int64)
+        half_place = np.ldexp(1.0, places + np.frexp(twice / 2)[1] - 25)  # of the product
+        exact = rng.random(tries) < 0.5
+        goal = np.rint((half + rng.choice([-1, 1], tries) * half_place) / used).astype(np.int64)
+        significand = np.where(exact, np.clip(goal, 1 << 23, (1 << 24) - 1), significand)
+        distance = np.abs(np.abs(used * significand - half) / half_place - 1)
+        distance = np.where(value < 2**31, distance, np.inf)
+        groups = [np.where(exact, distance, np.inf), np.where(exact, np.inf, distance)]
+    else:
+        away = np.abs(value * significand - half)
+        groups = [np.where((away == 0) | (value >= 2**31), np.inf, np.ldexp(1.0, -places) * away)]
+    best = np.concatenate([np.argsort(group)[: -(-n // len(groups))] for group in groups])[:n]
+    multiplier = np.ldexp(significand[best].astype(np.float32), -places[best]).astype(np.float32)
+    return np.where(rng.random(n) < 0.5, -1, 1) * value[best], multiplier
 
 
-def _vectors(
-    seed: int, modes: tuple[RoundingMode, ...], bits: int, n: int
-) -> tuple[Vectors, NDArray[np.int64]]:
+def _vectors(seed: int, modes: tuple[RoundingMode, ...], bits: int, n: int) -> tuple[Vectors, Column]:
     """Inputs a cycle, and the result of each."""
     rng = np.random.default_rng(seed)
     names = rng.choice(np.array(modes), n)
@@ -82,10 +96,11 @@ def _vectors(
     for mode in modes:
         here = (names == mode) & ~raw
         multiplier = _multipliers(rng, value[here], mode)
-        if mode == "f32":
-            ties, at = _ties(rng, int(here.sum()) // 3)
-            value[np.flatnonzero(here)[: len(ties)]], multiplier[: len(ties)] = ties, at
+        if mode != "shift":
+            some = np.flatnonzero(here)[: int(here.sum()) // 2]
+            value[some], multiplier[: len(some)] = _near_half(rng, mode, len(some))
         word[here] = encode_scale(multiplier, mode)
+        word[here & (rng.random(n) < 0.02)] = 0  # lanes beyond the last channel
     for i in range(n):
         mode = names[i]
         if raw[i]:
@@ -99,7 +114,7 @@ def _vectors(
     return inputs | {"zd": zd, "lo": lo, "hi": hi}, result
 
 
-def _run(dut: Requantise, inputs: Vectors) -> NDArray[np.int64]:
+def _run(dut: Requantise, inputs: Vectors) -> Column:
     """One vector a cycle, and what comes out `REQUANTISE` cycles later."""
     n = len(inputs["value"])
     out = np.zeros(n, np.int64)
