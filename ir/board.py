@@ -14,7 +14,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .arch import Arch
 from .errors import ArchError
 
-__all__ = ["Board", "board_names"]
+__all__ = ["Board", "System", "board_names"]
+
+
+class System(BaseModel):
+    """What stands around the core in a design for the board: processor, ports, clock; names are Vivado's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    processor: Literal["zynq7", "zynqmp", "none"] = Field(
+        description="processing system on the chip; none: the DRAM controller is in the fabric, the host is JTAG"
+    )
+    board_part: str = Field("", description="Vivado board part without its version")
+    memory: tuple[str, ...] = Field(min_length=1, description="slave ports to the DRAM, in order of use")
+    fetch: str = Field("", description="slave port for instruction fetch; empty: the first of `memory`")
+    control: str = Field("", description="master port that reaches the registers")
+    registers: int = Field(ge=0, multiple_of=4096, description="address of the registers")
+    dram: int = Field(0, ge=0, multiple_of=4096, description="address of the DRAM on the bus")
+    dram_mb: int = Field(ge=1, description="its size, 2^20 bytes")
+    clock_mhz: float = Field(0, ge=0, description="oscillator, where no processor gives a clock")
+    pins: dict[str, tuple[str, str]] = Field(
+        {}, description="pin and I/O standard of each port of the design: clock, reset, lights"
+    )
+    source: str = Field(min_length=1, description="where these names and numbers are printed")
 
 
 class Board(BaseModel):
@@ -44,6 +65,9 @@ class Board(BaseModel):
     node_nm: int = Field(ge=3, description="process, for the energy table")
     core: dict[str, Any] = Field(
         {"base": "b1024"}, description="the machine to build where none is named: keys of an Arch file"
+    )
+    system: System | None = Field(
+        None, description="what a board package is made from; absent: none can be made"
     )
     source: str = Field(min_length=1, description="where these numbers are printed")
 
