@@ -12,7 +12,6 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from ..ir.arch import Arch
-from ..ir.errors import RtlError
 from ..ir.isa import FORMATS, Opcode
 from ..ir.latency import BURST_INTERVAL
 from .axi import ADDRESS_BITS, BOUNDARY
@@ -82,6 +81,7 @@ class BurstWalker(Component):
 
     def __init__(self, arch: Arch) -> None:
         assert BURST_INTERVAL == 2
+        assert BOUNDARY % arch.burst_bytes == 0  # so that no burst crosses it
         self.arch = arch
         super().__init__(
             {
@@ -98,7 +98,6 @@ class BurstWalker(Component):
         return "burst_walker"
 
     def elaborate(self, platform: object) -> Module:
-        _require_cuts(self.arch)
         m = Module()
         arch, out = self.arch, self.burst
         # -- the instruction's numbers, kept until the next start ----------------------------------------------------
@@ -181,19 +180,6 @@ class BurstWalker(Component):
         with m.If(self.cancel):
             m.d.sync += [measure.eq(0), move.eq(0)]
         return m
-
-
-def _require_cuts(arch: Arch) -> None:
-    """Raise unless a cut at every multiple of `burst_bytes` keeps bursts within what AXI4 allows."""
-    size = arch.burst_bytes
-    if size & (size - 1) or BOUNDARY % size:
-        below = 1 << (arch.dma.burst.bit_length() - 1)
-        raise RtlError(
-            f"{arch.name}: bursts are cut at multiples of dma.burst x beat = {arch.dma.burst} x {arch.beat_bytes} = "
-            f"{size} bytes, which do not divide the {BOUNDARY} that AXI4 lets no burst cross; set dma.burst = {below}",
-            value=size,
-            limit=BOUNDARY,
-        )
 
 
 def _product(m: Module, name: str, a: Value, b: Value) -> Signal:

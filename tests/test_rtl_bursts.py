@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from amaranth.back.rtlil import convert
 from amaranth.sim import Simulator
 from tilewright.ir.arch import Arch
-from tilewright.ir.errors import RtlError
 from tilewright.ir.latency import BURST_INTERVAL
 from tilewright.rtl.bursts import WALK, BurstWalker
 
@@ -146,9 +144,3 @@ def test_a_cancelled_instruction_leaves_nothing_behind() -> None:
     first, second = random_runs(rng, 16) | {"run_bytes": 100}, random_runs(rng, 16)
     for wait in range(1, 16):
         assert cancelled(small(), first, second, wait) == cut(second, 16)
-
-
-def test_a_burst_that_would_cross_4096_bytes_is_refused() -> None:
-    """The message has the bytes, the boundary, and a burst length that would do."""
-    with pytest.raises(RtlError, match=r"24 x 16 = 384 bytes.*4096.*dma.burst = 16"):
-        convert(BurstWalker(small(128, 24)))
