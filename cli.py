@@ -84,6 +84,14 @@ _VERBS = (
         "Write the report of a compiled folder again.",
         "  tilewright report out --open",
     ),
+    (
+        "build",
+        "cli_build",
+        "Write a board package: Verilog, Vivado scripts, registers, drivers.",
+        "  tilewright build --board pynq-z2 -o package\n"
+        "  tilewright build --board zcu104 --arch b1024 --set clock_mhz=250\n"
+        "  tilewright build --board kv260 --run",
+    ),
 )
 for _verb, _module, _text, _examples in _VERBS:
     app.command(

@@ -13,7 +13,7 @@ from .ir.errors import ReportError
 
 __all__ = ["MARKS", "write_whole", "written_whole"]
 
-MARKS = ("compiled.json", "summary.json")
+MARKS = ("compiled.json", "summary.json", "manifest.json")
 """A folder that holds one of these is ours, and may be replaced."""
 
 

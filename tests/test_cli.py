@@ -17,7 +17,19 @@ import pytest
 from tilewright import cli
 from tilewright.cli import main
 
-VERBS = ("demo", "check", "quantize", "compile", "simulate", "run", "report", "doctor", "arch", "board")
+VERBS = (
+    "demo",
+    "check",
+    "quantize",
+    "compile",
+    "simulate",
+    "run",
+    "report",
+    "build",
+    "doctor",
+    "arch",
+    "board",
+)
 SUMMARY_KEYS = {
     "schema",
     "model",
