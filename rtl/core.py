@@ -8,7 +8,6 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from ..ir.arch import Arch
-from ..ir.errors import RtlError
 from ..ir.isa import Engine
 from .axi import lite, read_channels, write_channels
 from .counters import Tally
@@ -68,12 +67,6 @@ class Core(Component):
     """
 
     def __init__(self, arch: Arch, mac: str = "plain") -> None:
-        if arch.dma.burst & (arch.dma.burst - 1):
-            raise RtlError(
-                f"{arch.name}: dma.burst is {arch.dma.burst} beats, which is no power of two: bursts would cross multiples "
-                f"of 4096 bytes, which AXI4 forbids; take {1 << arch.dma.burst.bit_length() - 1}",
-                burst=arch.dma.burst,
-            )
         self.arch, self.mac = arch, mac
         bits = arch.dma.bits
         super().__init__(
@@ -243,7 +236,9 @@ class Core(Component):
         total("save_bytes", beats("write", "w"), ports, shift)
         for e in engines(self.arch):
             name = e.name.lower()
-            total(f"{name}_busy", interlock.busy[e], 1)
+            occupied = Signal(name=f"{name}_occupied")
+            m.d.sync += occupied.eq(interlock.busy[e] | interlock.started[e])
+            total(f"{name}_busy", occupied, 1)
             done = Signal(32, name=f"{name}_done")
             m.d.sync += done.eq(Mux(clear, 0, done + interlock.finished[e]))
             m.d.comb += getattr(registers, f"{name}_done").eq(done)

@@ -82,7 +82,8 @@ class Dispatch(Component):
         m = Module()
         header = layout(Opcode.END)(self.word)
         counts = {e: getattr(self, f"count_{e.name.lower()}") for e in Engine}
-        mine, bad, is_end = (Signal(w, name=n) for w, n in ((len(Engine), "mine"), (4, "bad"), (1, "is_end")))
+        mine = {e: Signal(name=f"for_{e.name.lower()}") for e in Engine}
+        bad, is_end = Signal(4, name="bad"), Signal(name="is_end")
         self._judge(m, header.opcode, header.func, mine, bad, is_end)
 
         more, last = Signal(name="more"), Signal(name="last")  # words that are left; one is left
@@ -91,7 +92,7 @@ class Dispatch(Component):
         go = Signal()
         m.d.comb += [
             go.eq(self.valid & more & ~self.stop & ~self.ended & ~self.fault.any()),
-            self.push.eq(Mux(go, mine & self.space, 0)),
+            self.push.eq(Mux(go, Cat(mine.values()) & self.space, 0)),
             self.take.eq(self.push.any() | (go & is_end)),
         ]
         m.d.sync += begun.eq(1)
@@ -124,7 +125,7 @@ class Dispatch(Component):
         return m
 
     def _judge(
-        self, m: Module, opcode: Signal, func: Signal, mine: Signal, bad: Signal, is_end: Signal
+        self, m: Module, opcode: Signal, func: Signal, mine: dict[Engine, Signal], bad: Signal, is_end: Signal
     ) -> None:
         """Whose an instruction is, or what is wrong with it."""
         functions = {Opcode.VEC: len(VecOp), Opcode.FILL: len(Memory)}

@@ -40,11 +40,11 @@ class Modules:
 
     def __init__(self) -> None:
         self.text: dict[str, str] = {}
-        self._ports: dict[str, dict[str, str]] = {}
+        self._ports: dict[str, dict[str, tuple[str, int]]] = {}
 
     def add(self, name: str, component: Component) -> None:
         """Convert `component`, and whatever it is built of, unless there is a module of that name."""
-        ports = {n: direction for n, direction, _ in _flat(component)}
+        ports = {n: (direction, len(value)) for n, direction, value in _flat(component)}
         if name not in self.text:
             _rename(component, "")
             self._ports[name] = ports
@@ -60,10 +60,10 @@ class Modules:
             )
             text = _NO_WIDTH.sub("", _ZERO_INIT.sub("", _PORT.sub(_clock_first, text)))
             self.text[name] = "".join(map(_without_aliases, re.split(r"^(?=module )", text, flags=re.M)))
-        elif self._ports[name] != ports:
+            return
+        component._MustUse__used = True  # an equal one was converted in its place
+        if self._ports[name] != ports:
             raise InvariantError(f"two different components call themselves {name}: their ports differ")
-        else:
-            component._MustUse__used = True  # an equal one was converted in its place
 
     def instance(self, called: str, component: Component, reset: Value | None) -> Instance:
         """`component` as an instance of its module; its wires in the parent are called after it."""

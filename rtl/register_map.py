@@ -182,7 +182,7 @@ REGISTERS: tuple[Register, ...] = (
                 f"{e.name}_BUSY",
                 0x080 + 16 * e,
                 _RO,
-                f"cycles in which {e.name} could start no other instruction",
+                f"cycles of {e.name} from each start until another instruction could start",
             ),
             Register(f"{e.name}_DONE", 0x088 + 16 * e, _RO, f"instructions that {e.name} finished"),
         )

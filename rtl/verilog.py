@@ -24,7 +24,7 @@ read_rtlil <<rtlil
 rtlil
 proc -nomux -norom
 memory_collect
-opt_expr -fine
+opt_expr -fine t:$lt t:$le t:$gt t:$ge
 attrmap {_ATTRIBUTES}
 attrmap -modattr {_ATTRIBUTES}
 write_verilog -norename
@@ -38,6 +38,8 @@ _PORT_WIRE = re.compile(r"^(  (?:input|output) (.+;)\n)  wire \2\n", re.MULTILIN
 _NEXT = re.compile(
     r"  always @\* begin\n    if \(at_start\) begin end\n((?:    .*\n)*?    +(?P<next>n\d+)(?:\[[^]]*\])? = .*\n(?:    .*\n)*)  end\n"
 )
+_CONSTANT = re.compile(r"^  always @\*\n(    .* = \d+'[bdh][0-9a-f]+;\n)", re.MULTILINE)
+"""A block that reads nothing never runs in an event-driven simulator."""
 _CLOCKED = re.compile(r"(?:^  always @\(posedge clk\)\n    [^\n]*;\n){2,}", re.MULTILINE)
 _EACH = re.compile(r"  always @\(posedge clk\)\n    ([^\n]*;\n)")
 
@@ -55,7 +57,7 @@ def verilog(arch: Arch, *, mac: str = "plain", name: str = "dpu_top") -> str:
     Raises
     ------
     RtlError
-        An unknown `mac`, or a machine that no bus can serve.
+        An unknown `mac`.
     """
     if mac not in MACS:
         raise RtlError(f"no MAC style {mac!r}; there are {', '.join(MACS)}", mac=mac)
@@ -78,6 +80,7 @@ def _tidy(text: str) -> str:
         name = f"{found[1]}__{found[2]}"
         return found[0] if name in taken else name
 
+    text = _CONSTANT.sub(r"  initial\n\1", text)
     text = _PORT_WIRE.sub(r"\1", _REPEATED.sub(plain, text))
     modules_of = re.split(r"^(?=module )", text, flags=re.MULTILINE)
     return "".join(_clocked(module) for module in modules_of)
