@@ -313,6 +313,7 @@ def run(
     window = p[_OUTSTANDING] * p[_PORTS]
     slots = np.zeros((2, window), np.int64)  # when the burst that had this slot was consumed or completed
     port_free = np.zeros((2, p[_PORTS]), np.int64)
+    answered = np.zeros(p[_PORTS], np.int64)  # last write response of each port, one a cycle
     bursts, now_doing = np.zeros(2, np.int64), np.full(2, -1, np.int64)
     offset, r1, r2 = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     issue_next, moved = np.zeros(2, np.int64), np.zeros(2, np.int64)  # moved: consumed or gathered up to here
@@ -413,7 +414,8 @@ def run(
                 moved[1] = t
                 first, last = dram_access(dram, t, address, size, 1)
                 port_free[1, port] = max(t + p[_SEND], port_free[1, port]) + beats
-                slots[1, slot] = max(last, port_free[1, port]) + dram[_RESPONSE]
+                answered[port] = max(max(last, port_free[1, port]) + dram[_RESPONSE], answered[port] + 1)
+                slots[1, slot] = answered[port]
                 completed = max(completed, slots[1, slot])
             issue_next[d] = t + p[_INTERVAL] if d == 0 else t
             stream[d] += size

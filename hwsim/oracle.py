@@ -213,6 +213,8 @@ class _Stream:
     needs: list[int] = field(default_factory=list)
     """Bytes of the stream that each group of words needs (SAVE: with which it has to be read)."""
     taken: int = 0
+    answered: dict[int, int] = field(default_factory=dict)
+    """Cycle of the last write response of each port."""
 
 
 def oracle_times(
@@ -322,7 +324,8 @@ def oracle_times(
             s.ports[port] = max(t + SAVE_SEND, s.ports[port]) + -(
                 -(at % arch.beat_bytes + size) // arch.beat_bytes
             )
-            done = max(last, s.ports[port]) + response
+            done = max(max(last, s.ports[port]) + response, s.answered.get(port, -1) + 1)
+            s.answered[port] = done
             s.slots[s.count % len(s.slots)] = done
             s.completed = max(s.completed, done)
             s.count += 1
