@@ -29,7 +29,7 @@ from .ports import engine_port
 from .queues import InstructionQueue, Ledger
 from .words import WORD_BITS, layout
 
-__all__ = ["Interlock", "most_unfinished"]
+__all__ = ["Interlock", "engines", "most_unfinished"]
 
 _SHORTEST = 3
 """Cycles from a start to the next of one engine, at least: START of every engine and one issue."""
@@ -186,7 +186,9 @@ class Interlock(Component):
             m.d.sync += [
                 begun[e].eq(start[e]),
                 ready[e].eq(queue.valid & Cat(met).all() & ~self.stop),
-                want_read[e].eq(_any_of((flag, group) for flag, group in heads[e].reads)),
+                want_read[e].eq(
+                    _or([_one_hot(flag, group) for flag, group in heads[e].reads] or [Const(0, 8)])
+                ),
                 want_write[e].eq(_one_hot(heads[e].writes, heads[e].to)),
                 tokens[e].eq(tokens[e] + port[e].done),
             ]
@@ -271,7 +273,3 @@ def _or(values: list[Value]) -> Value:
 def _one_hot(flag: Value, group: Value) -> Value:
     """The bit of `group`, if `flag`."""
     return Cat(flag & (group == g) for g in range(8))
-
-
-def _any_of(pairs: object) -> Value:
-    return _or([_one_hot(flag, group) for flag, group in pairs] or [Const(0, 8)])  # type: ignore[attr-defined]

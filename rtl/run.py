@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
-from amaranth.lib.enum import Enum
+from enum import IntEnum
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from ..ir.arch import Arch
@@ -20,7 +21,7 @@ _CLEAR = 4
 """Cycles of the reset of everything but the memories before a run."""
 
 
-class State(Enum, shape=3):
+class _State(IntEnum):
     """What the core is doing."""
 
     IDLE = 0
@@ -84,16 +85,16 @@ class RunControl(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         design = int(self.arch.design_hash, 16)
-        state, waited = Signal(State), Signal(range(FLUSH + 1))
+        state, waited = Signal(_State), Signal(range(FLUSH + 1))
         known = Signal()
         trouble, all_done, quiet = (Signal(name=n) for n in ("trouble", "all_done", "quiet"))
         m.d.comb += [
             self.hash.eq(Const(design, 64)),
-            self.busy.eq(state != State.IDLE),
-            self.clear.eq(state == State.CLEAR),
-            self.begin.eq(state == State.BEGIN),
-            self.flush.eq(state == State.STOP),
-            self.stop.eq(state != State.RUN),
+            self.busy.eq(state != _State.IDLE),
+            self.clear.eq(state == _State.CLEAR),
+            self.begin.eq(state == _State.BEGIN),
+            self.flush.eq(state == _State.STOP),
+            self.stop.eq(state != _State.RUN),
             quiet.eq(self.fetch_idle & self.load_idle & self.save_idle),
         ]
         m.d.sync += [known.eq(self.program_hash == design), self.event.eq(0)]
@@ -106,33 +107,37 @@ class RunControl(Component):
         cause, instruction = self._watch(m, state, trouble)
 
         with m.Switch(state):
-            with m.Case(State.IDLE):
+            with m.Case(_State.IDLE):
                 m.d.sync += waited.eq(0)
                 with m.If(self.start):
                     m.d.sync += [self.done.eq(0), self.error.eq(0), self.cause.eq(Cause.NONE)]
                     m.d.sync += [self.response.eq(0), self.instruction.eq(0), self.address.eq(0)]
                     with m.If(known):
-                        m.d.sync += state.eq(State.CLEAR)
+                        m.d.sync += state.eq(_State.CLEAR)
                     with m.Else():
                         m.d.sync += [self.cause.eq(Cause.DESIGN), self.error.eq(1), self.event.eq(0b10)]
-            with m.Case(State.CLEAR):
+            with m.Case(_State.CLEAR):
                 m.d.sync += waited.eq(waited + 1)
                 with m.If(waited == _CLEAR - 1):
-                    m.d.sync += state.eq(State.BEGIN)
-            with m.Case(State.BEGIN):
-                m.d.sync += [state.eq(State.RUN), waited.eq(0)]
-            with m.Case(State.RUN):
+                    m.d.sync += state.eq(_State.BEGIN)
+            with m.Case(_State.BEGIN):
+                m.d.sync += [state.eq(_State.RUN), waited.eq(0)]
+            with m.Case(_State.RUN):
                 with m.If(trouble):
-                    m.d.sync += [state.eq(State.STOP), self.cause.eq(cause), self.instruction.eq(instruction)]
+                    m.d.sync += [
+                        state.eq(_State.STOP),
+                        self.cause.eq(cause),
+                        self.instruction.eq(instruction),
+                    ]
                 with m.Elif(all_done):
-                    m.d.sync += state.eq(State.FINISH)
-            with m.Case(State.FINISH), m.If(quiet):
-                m.d.sync += [state.eq(State.IDLE), self.done.eq(1), self.event.eq(0b01)]
-            with m.Case(State.STOP):
+                    m.d.sync += state.eq(_State.FINISH)
+            with m.Case(_State.FINISH), m.If(quiet):
+                m.d.sync += [state.eq(_State.IDLE), self.done.eq(1), self.event.eq(0b01)]
+            with m.Case(_State.STOP):
                 with m.If(waited != FLUSH):
                     m.d.sync += waited.eq(waited + 1)
                 with m.Elif(quiet):
-                    m.d.sync += [state.eq(State.IDLE), self.error.eq(1), self.event.eq(0b10)]
+                    m.d.sync += [state.eq(_State.IDLE), self.error.eq(1), self.event.eq(0b10)]
         return m
 
     def _count_cycles(self, m: Module) -> None:
@@ -165,12 +170,12 @@ class RunControl(Component):
             (self.fault.any(), self.fault, self.fault_index),
             (barking, Cause.WATCHDOG, oldest),
         )
-        running = state == State.RUN
+        running = state == _State.RUN
         happened = Signal()
         m.d.comb += happened.eq(running & ~trouble & Cat(c for c, _, _ in causes).any())
         m.d.sync += trouble.eq(happened)
-        which: object = Const(0, 8)
-        index: object = Const(0, 32)
+        which: Value = Const(0, 8)
+        index: Value = Const(0, 32)
         for condition, number, concerned in reversed(causes):
             which, index = Mux(condition, number, which), Mux(condition, concerned, index)
         with m.If(happened):
