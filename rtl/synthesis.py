@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..ir.errors import RtlError
 
@@ -99,9 +100,9 @@ def check(verilog: str, *, top: str = "dpu_top") -> None:
     _yosys(verilog, (f"hierarchy -check -top {top}", "proc", "check -assert"))
 
 
-def _count(value: object) -> int:
+def _count(value: Any) -> int:
     """Yosys prints a number, or an object with one, from version to version."""
-    return int(value["count"] if isinstance(value, dict) else value)  # type: ignore[call-overload]
+    return int(value["count"] if isinstance(value, dict) else value)
 
 
 def _yosys(verilog: str, commands: Iterable[str]) -> str:
