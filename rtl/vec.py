@@ -92,12 +92,12 @@ class VecEngine(Component):
         resize = place(m, "resize", VecResize(arch))
         read = place(m, "read", VecRead(arch))
         constants = place(m, "constants", VecConstants(arch))
-        f, issue, column = sequence.fields, resize.issue, sequence.column
+        f, issue = sequence.fields, resize.issue
         m.d.comb += [
             *(sequence.start.eq(self.control.start), sequence.word.eq(self.control.word)),
             *(resize.fields.eq(f), resize.slot.eq(sequence.slot)),
-            *(read.fields.eq(f), read.column.eq(column), read.issue.eq(issue)),
-            *(constants.fields.eq(f), constants.column.eq(column), constants.issue.eq(issue)),
+            *(read.fields.eq(f), read.issue.eq(issue)),
+            *(constants.fields.eq(f), constants.issue.eq(issue)),
             constants.inside.eq(read.inside),
         ]
         for name in ("source_a", "source_b"):
@@ -111,7 +111,7 @@ class VecEngine(Component):
         stages = Stages(m)
         put, at = stages.put, stages.at
         raw, reads = f.is_add | f.is_maximum | f.is_table, issue.valid & issue.read_a
-        outputs = Mux(column, 1, issue.active)
+        outputs = Mux(f.is_column, 1, issue.active)
         put("write", Mux(reads & issue.ends & f.last, outputs, 0), 0, reset=True)
         put("store", reads & issue.ends & ~f.last, 0, reset=True)
         put("slope_head", issue.valid & issue.head & f.is_prelu, 0, reset=True)
@@ -121,7 +121,7 @@ class VecEngine(Component):
             **slot,
             **{n: getattr(f, n) for n in fields.split()},
             "reads": reads,
-            "column": column,
+            "column": f.is_column,
             "raw": raw,
             "of_taps": f.is_maximum | f.is_average | f.is_table,
             "factor": Mux(f.is_add, f.ma, 1),

@@ -32,7 +32,7 @@ class VecConstants(Component):
 
     Members
     -------
-    fields, column, issue : in, stage 0
+    fields, issue : in, stage 0
     inside : in, stage 2
         Taps that count, of each pixel.
     rows, columns : `memory_read`, in
@@ -49,7 +49,6 @@ class VecConstants(Component):
         super().__init__(
             {
                 "fields": In(VEC_FIELDS),
-                "column": In(1),
                 "issue": In(slot_layout(arch)),
                 "inside": In(vec_width(arch)),
                 "rows": In(memory_read(self.address, 32)),
@@ -69,7 +68,7 @@ class VecConstants(Component):
         stages = Stages(m)
         for name, value in (
             ("begins", issue.begins),
-            ("column", self.column),
+            ("column", f.is_column),
             ("v_base", f.v_base[: self.address]),
             ("slope", issue.slope[: self.address]),
             ("read", issue.valid & issue.read_a),

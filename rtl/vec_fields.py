@@ -47,8 +47,11 @@ def _shapes() -> dict[str, Shape]:
     return fields
 
 
-VEC_FIELDS = data.StructLayout(_shapes() | {f"is_{name}": unsigned(1) for name in FUNCTIONS})
-"""All fields that any function has, and a flag for each function."""
+VEC_FIELDS = data.StructLayout(
+    _shapes() | {f"is_{name}": unsigned(1) for name in FUNCTIONS} | {"is_column": unsigned(1)}
+)
+"""All fields that any function has, a flag for each function, and `is_column`: a pooling with one output column, which
+takes the columns of its window side by side."""
 
 
 def vec_fields(m: Module, word: Value) -> data.View:
@@ -61,6 +64,9 @@ def vec_fields(m: Module, word: Value) -> data.View:
     for op, name in zip(VecOp, FUNCTIONS, strict=True):
         flags[op] = Signal(name=f"func_is_{name}")
         m.d.comb += [flags[op].eq(func == op), out[f"is_{name}"].eq(flags[op])]
+    width = views[VecOp.AVG]["out_w"]  # poolings only: no other format's field delays the flag
+    pool = flags[VecOp.MAX] | flags[VecOp.AVG]
+    m.d.comb += out.is_column.eq(pool & (word[width.offset : width.offset + width.width] == 1))
     for name, shape in _shapes().items():
         places: dict[tuple[int, int], list[VecOp]] = {}
         for op, view in views.items():

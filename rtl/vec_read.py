@@ -25,7 +25,7 @@ class VecRead(Component):
 
     Members
     -------
-    fields, column, issue : in
+    fields, issue : in
         Stage 0.
     source_a, source_b : `map_read`, out
         Requests in stage `ADDRESS`.
@@ -43,7 +43,6 @@ class VecRead(Component):
         super().__init__(
             {
                 "fields": In(VEC_FIELDS),
-                "column": In(1),
                 "issue": In(slot_layout(arch)),
                 "source_a": Out(map_read(arch)),
                 "source_b": Out(map_read(arch)),
@@ -75,7 +74,7 @@ class VecRead(Component):
         m.d.sync += reading.eq(Mux(issue.valid & issue.read_a, issue.active, 0))
         for p, x in enumerate(columns):
             apart = Signal(range(32 * 256), name=f"apart{p}", reset_less=True)
-            m.d.sync += [apart.eq(Mux(self.column, f.dx, f.sx) * p), x.eq(issue.x + apart)]
+            m.d.sync += [apart.eq(Mux(f.is_column, f.dx, f.sx) * p), x.eq(issue.x + apart)]
             m.d.sync += inside[p].eq(reading[p] & row_inside & (~pool | ((x >= 0) & (x < f.in_w))))
         m.d.comb += self.inside.eq(inside)
 

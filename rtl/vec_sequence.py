@@ -15,7 +15,7 @@ way        pixels whose words share a bank take turns; ADD and MUL on one group 
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, ValueLike, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -85,8 +85,6 @@ class VecSequence(Component):
         As in `ports.engine_port`.
     fields : out
         Of the instruction, from start + 1 to the start after it.
-    column : out
-        Beside `fields`: the pixels side by side are taps of one window, not outputs.
     finishing : out
         The slot of the next cycle is the last of its instruction.
     slot : out
@@ -101,7 +99,6 @@ class VecSequence(Component):
                 "start": In(1),
                 "word": In(WORD_BITS),
                 "fields": Out(VEC_FIELDS),
-                "column": Out(1),
                 "finishing": Out(1),
                 "slot": Out(slot_layout(arch)),
             }
@@ -119,21 +116,16 @@ class VecSequence(Component):
         # What the instruction is, from the word itself, so that the loops begin in the next cycle.
         now = vec_fields(m, self.word)
         fields = Signal(VEC_FIELDS, reset_less=True)
-        pair, column, by_table, shared = (
-            Signal(name=f"now_{n}") for n in ("pair", "column", "by_table", "shared")
-        )
+        pair, by_table, shared = (Signal(name=f"now_{n}") for n in ("pair", "by_table", "shared"))
         m.d.comb += [
             pair.eq(now.is_add | now.is_multiply),
-            column.eq((now.is_maximum | now.is_average) & (now.out_w == 1) if pixels > 1 else 0),
             by_table.eq(now.is_table & (now.table != 0)),
             shared.eq(pair & (now.a_group == now.b_group)),
         ]
-        ways, way_of = _ways(m, arch, Mux(column, now.dx, now.sx), by_table)
+        ways, way_of = _ways(m, arch, now, by_table)
         beside = [
             Mux(by_table, p < table_pixels, (p < pixels) & (~now.is_resize if p else 1)) for p in range(width)
         ]
-        step = Mux(now.is_resize, 1, Mux(by_table, table_pixels, pixels))
-        tap_step = Mux(column, pixels, 1)
 
         def kept(name: str, value: ValueLike) -> Signal:
             register = Signal(Value.cast(value).shape(), name=name, reset_less=True)
@@ -141,7 +133,7 @@ class VecSequence(Component):
                 m.d.sync += register.eq(value)
             return register
 
-        is_column, step_kept = kept("is_column", column), kept("step_kept", step)
+        table_kept = kept("table_kept", by_table)
         in_turn = kept("in_turn", shared & ~now.broadcast)  # b, then a
         ahead = kept("ahead", shared & now.broadcast)  # b before the rows
         is_pair = kept("is_pair", pair)
@@ -149,29 +141,32 @@ class VecSequence(Component):
         takes_part = [kept(f"takes_part{p}", b) for p, b in enumerate(beside)]
         with m.If(start):
             m.d.sync += fields.eq(now)
-        m.d.comb += [self.fields.eq(fields), self.column.eq(is_column)]
+        m.d.comb += self.fields.eq(fields)
 
         # The loops, one cycle ahead of the slot. `ended[loop]`: this slot ends the loop's last turn.
         running, in_head = Signal(), Signal(reset_less=True)
         going = Signal()  # a slot of the loops, not a head slot
         m.d.comb += going.eq(running & ~in_head)
+        turns = _Turns(m, start)
+        one: _Step = ((), 1)
+        step: _Step = (((now.is_resize, fields.is_resize, 1), (by_table, table_kept, table_pixels)), pixels)
+        tap: _Step = (((now.is_column, fields.is_column, pixels),), 1)
         loops = {
-            "way": (Mux(shared & ~now.broadcast, 2, ways), 1, 1),
-            "tap": (now.kw, tap_step, kept("tap_step", tap_step)),
-            "tap_row": (now.kh, 1, 1),
-            "step": (now.out_w, step, step_kept),
-            "row": (now.out_h, 1, 1),
-            "block": (now.blocks, 1, 1),
+            "way": (Mux(shared & ~now.broadcast, 2, ways), one),
+            "tap": (now.kw, tap),
+            "tap_row": (now.kh, one),
+            "step": (now.out_w, step),
+            "row": (now.out_h, one),
+            "block": (now.blocks, one),
         }
         left: dict[str, Signal] = {}
         last: dict[str, Signal] = {}
         ended: dict[str, Signal] = {}
         turn = going
-        for name, (total, first_by, by) in loops.items():
-            left[name], last[name] = _loop(m, name, start, turn, total, first_by, by)
-            ended[name] = Signal(name=f"ended_{name}")
-            m.d.comb += ended[name].eq(turn & last[name])
-            turn = ended[name]
+        for name, (total, by) in loops.items():
+            left[name], last[name] = turns.loop(name, turn, total, by)
+            ended[name] = turn = Signal(name=f"ended_{name}")
+            m.d.comb += turn.eq(Cat(running, ~in_head, *last.values()).all())
         lane = Signal(range(arch.lanes), reset_less=True)
         head_ends = in_head & (ahead | (lane == arch.lanes - 1))
         with m.If(start):
@@ -194,7 +189,7 @@ class VecSequence(Component):
 
         # The slot.
         slot, valid = Signal(slot_layout(arch), reset_less=True), Signal()
-        limit = Mux(is_column, left["tap"], left["step"])
+        limit = Mux(fields.is_column, left["tap"], left["step"])
         b_now = Mux(in_turn, ~last["way"], first_step | ~fields.broadcast) & going
         m.d.sync += [
             valid.eq(running),
@@ -203,24 +198,18 @@ class VecSequence(Component):
             slot.lane.eq(lane),
             slot.read_a.eq(going & (last["way"] | ~in_turn)),
             slot.read_b.eq(is_pair & Mux(ahead, running & in_head, b_now)),
-            slot.begins.eq(first_tap & (first_way | ~is_column)),
-            slot.ends.eq(last["tap"] & last["tap_row"] & (last["way"] | ~(is_column | in_turn))),
+            slot.begins.eq(first_tap & (first_way | ~fields.is_column)),
+            slot.ends.eq(last["tap"] & last["tap_row"] & (last["way"] | ~(fields.is_column | in_turn))),
         ]
         for p in range(width):
             here = (own_way[p] == way) | in_turn
             m.d.sync += slot.active[p].eq(takes_part[p] & here & (limit > p))
         m.d.comb += [self.finishing.eq(ended["block"]), self.slot.eq(slot), self.slot.valid.eq(valid)]
-        self._positions(m, slot, valid, ended, is_column, step_kept)
+        self._positions(m, slot, valid, ended, _chosen(step, kept=True))
         return m
 
     def _positions(
-        self,
-        m: Module,
-        slot: data.View,
-        valid: Signal,
-        ended: dict[str, Signal],
-        is_column: Signal,
-        step: Signal,
+        self, m: Module, slot: data.View, valid: Signal, ended: dict[str, Signal], step: Value
     ) -> None:
         """Rows, columns and offsets of the slot: registers that follow the loops, one cycle later."""
         f = self.fields
@@ -228,7 +217,7 @@ class VecSequence(Component):
         over = {name: Signal(name=f"over_{name}", reset_less=True) for name in ended}
         m.d.sync += [begin.eq(self.start), *(over[name].eq(e) for name, e in ended.items())]
         along, across = Signal(range(32 * 256), reset_less=True), Signal(range(32 * 32), reset_less=True)
-        m.d.sync += along.eq(Mux(is_column, f.dx * self.arch.vec.pixels, f.dx))
+        m.d.sync += along.eq(Mux(f.is_column, f.dx * self.arch.vec.pixels, f.dx))
         m.d.sync += across.eq(
             Mux(f.is_table & (f.table != 0), f.sx * self.arch.vec.table_pixels, f.sx * self.arch.vec.pixels)
         )
@@ -273,45 +262,75 @@ class VecSequence(Component):
             m.d.sync += slot.slope.eq(slot.slope + 1)
 
 
-def _ways(m: Module, arch: Arch, stride: Value, by_table: Value) -> tuple[Signal, list[Signal]]:
+def _ways(m: Module, arch: Arch, now: data.View, by_table: Value) -> tuple[Value, list[Value]]:
     """Read cycles of a step, and the one that each pixel has, from the powers of two in the stride (combinational)."""
-    levels = arch.banks.bit_length() - 1
-    counts = [
-        {n: read_ways(n, 1 << e, arch.banks) for n in (arch.vec.pixels, arch.vec.table_pixels)}
-        for e in range(levels + 1)
-    ]
-    most = max(max(c.values()) for c in counts)
-    ways = Signal(range(most + 1))
-    way_of = [Signal(range(max(2, most)), name=f"way_of{p}") for p in range(vec_width(arch))]
-    bits = len(stride)
-    with m.Switch(stride):
-        for e in range(levels + 1):
-            with m.Case("-" * (bits - e - 1) + "1" + "0" * e) if e < min(levels, bits) else m.Default():
-                for n, chosen in ((arch.vec.table_pixels, by_table), (arch.vec.pixels, ~by_table)):
-                    share = -(-n // counts[e][n])
-                    with m.If(chosen):
-                        m.d.comb += ways.eq(counts[e][n])
-                        m.d.comb += [way_of[p].eq(p // share) for p in range(n)]
-            if e >= min(levels, bits):
-                break
-    return ways, way_of
+    pixels, table_pixels = arch.vec.pixels, arch.vec.table_pixels
+    width, levels = vec_width(arch), arch.banks.bit_length() - 1
+
+    def of(name: str, n: int, stride: Value) -> list[Value]:
+        counts = [read_ways(n, 1 << e, arch.banks) for e in range(levels + 1)]
+        ways = Signal(range(max(counts) + 1), name=f"ways_{name}")
+        way_of = [Signal(range(max(2, *counts)), name=f"way_{name}{p}") for p in range(width)]
+        with m.Switch(stride):
+            for e, count in enumerate(counts):
+                found = "-" * (len(stride) - e - 1) + "1" + "0" * e
+                with m.Case(found) if e < min(levels, len(stride)) else m.Default():
+                    share = -(-n // count)
+                    m.d.comb += [ways.eq(count), *(way_of[p].eq(p // share) for p in range(n))]
+                if e == len(stride):
+                    break
+        return [ways, *way_of]
+
+    steps = of("step", pixels, now.sx)
+    if pixels > 1:
+        steps = [Mux(now.is_column, c, s) for c, s in zip(of("tap", pixels, now.dx), steps, strict=True)]
+    if table_pixels != pixels:
+        steps = [Mux(by_table, t, s) for t, s in zip(of("table", table_pixels, now.sx), steps, strict=True)]
+    return steps[0], steps[1:]
 
 
-def _loop(
-    m: Module, name: str, start: Value, turn: Value, total: Value, first_by: ValueLike, by: ValueLike
-) -> tuple[Signal, Signal]:
-    """A loop from `total` down by `by`: what is left, and whether this is its last turn.
+_Step = tuple[tuple[tuple[Value, Value, int], ...], int]
+"""How much a turn takes off: (at the start, while running, size) where a condition holds, else another size."""
 
-    `start` loads it (`total` and `first_by` are valid then), `turn` moves it on, and after its last turn it begins anew.
-    """
-    left, whole = (Signal(total.shape(), name=f"{name}_{n}", reset_less=True) for n in ("left", "whole"))
-    last, single = (Signal(name=f"{name}_{n}", reset_less=True) for n in ("last", "single"))
-    with m.If(start):
-        fits = total <= first_by
-        m.d.sync += [left.eq(total), whole.eq(total), last.eq(fits), single.eq(fits)]
-    with m.Elif(turn):
-        with m.If(last):
-            m.d.sync += [left.eq(whole), last.eq(single)]
-        with m.Else():
-            m.d.sync += [left.eq(left - by), last.eq(left <= 2 * Value.cast(by))]
-    return left, last
+
+def _chosen(step: _Step, *, kept: bool) -> Value:
+    choices, other = step
+    value: Value = Const(other)
+    for now, running, size in reversed(choices):
+        value = Mux(running if kept else now, size, value)
+    return value
+
+
+def _at_most(number: Value, most: int) -> Value:
+    """Whether `number` is at most `most`, without a carry chain: its high bits are zero, and its few low ones in range."""
+    low = most.bit_length()
+    return (number[low:] == 0) & (number[:low] <= most)
+
+
+class _Turns:
+    """Loops that are loaded by `start`."""
+
+    def __init__(self, m: Module, start: Value) -> None:
+        self.m, self.start = m, start
+
+    def loop(self, name: str, turn: Value, total: Value, step: _Step) -> tuple[Signal, Signal]:
+        """A loop from `total` down: what is left, and whether this is its last turn.
+
+        `turn` moves it on, and after its last turn it begins anew. Comparisons are made for each size of step, and chosen among.
+        """
+        m = self.m
+        left, whole = (Signal(total.shape(), name=f"{name}_{n}", reset_less=True) for n in ("left", "whole"))
+        last, single = (Signal(name=f"{name}_{n}", reset_less=True) for n in ("last", "single"))
+        choices, other = step
+        fits, next_fits = _at_most(total, other), _at_most(left, 2 * other)
+        for now, running, size in reversed(choices):
+            fits = Mux(now, _at_most(total, size), fits)
+            next_fits = Mux(running, _at_most(left, 2 * size), next_fits)
+        with m.If(self.start):
+            m.d.sync += [left.eq(total), whole.eq(total), last.eq(fits), single.eq(fits)]
+        with m.Elif(turn):
+            with m.If(last):
+                m.d.sync += [left.eq(whole), last.eq(single)]
+            with m.Else():
+                m.d.sync += [left.eq(left - _chosen(step, kept=True)), last.eq(next_fits)]
+        return left, last
