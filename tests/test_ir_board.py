@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tomlkit
 from tilewright.hwsim.resources import fits
 from tilewright.ir.arch import Arch
 from tilewright.ir.board import Board, board_names
@@ -15,7 +16,7 @@ ROW = Board.named("kv260").model_dump(exclude={"name", "core"})
 
 def _toml(**changes: object) -> str:
     row = {**ROW, **changes}
-    return "[mine]\n" + "".join(f"{k} = {v!r}\n" for k, v in row.items() if v is not None)
+    return tomlkit.dumps({"mine": {k: v for k, v in row.items() if v is not None}})
 
 
 def test_the_six_boards_are_there_with_sources() -> None:
@@ -28,6 +29,27 @@ def test_the_six_boards_are_there_with_sources() -> None:
         assert board.clock_mhz < board.clock_max_mhz
         assert board.ports == (1 if name == "arty-a7-100" else 4)
         assert board.name in str(board)
+
+
+def test_every_board_says_what_stands_around_the_core() -> None:
+    """A port to the DRAM for each that the DPU may use, addresses that do not overlap, pins where no processor has them."""
+    for name in board_names():
+        board = Board.named(name)
+        system = board.system
+        assert system is not None
+        assert len(system.memory) == board.ports
+        assert not set(system.memory) & {system.fetch}
+        assert system.source
+        assert system.board_part
+        end = system.dram + (system.dram_mb << 20)
+        low = min(end, 1 << 31) if system.processor != "none" else end  # a processor has the rest above 4 GB
+        assert not system.dram <= system.registers < low if system.dram else system.registers >= 1 << 30
+        assert (
+            bool(system.pins)
+            == (system.processor == "none")
+            == (system.clock_mhz > 0)
+            == (not system.control)
+        )
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:

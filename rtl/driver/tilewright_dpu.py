@@ -38,6 +38,8 @@ __all__ = [
     "WatchdogError",
 ]
 
+Array = Any  # numpy's array type takes no parameters in the versions that boards have
+
 IP_NAME = ":dpu_top:"
 """Part of the vendor:library:name:version of the core in the hardware hand-off file."""
 MAGIC, INTERFACE_VERSION = 0x54494C45, 1
@@ -191,7 +193,8 @@ class ProgramFile:
         version, self.lanes, count, _ = struct.unpack_from(self.NOTES, body)
         if version != 1:
             raise FileError(f"{where}: its notes are of version {version}, this driver reads 1")
-        at, self.maps = struct.calcsize(self.NOTES), []  # type: int, List[MapInfo]
+        at = struct.calcsize(self.NOTES)
+        self.maps: list[MapInfo] = []
         for _ in range(count):
             self.maps.append(MapInfo(*struct.unpack_from(self.MAP, body, at)))
             at += struct.calcsize(self.MAP)
@@ -220,7 +223,7 @@ class MapInfo:
         self.name = name.rstrip(b"\0").decode(errors="replace")
         self.size = h * w * c
 
-    def pack(self, value: np.ndarray, region: np.ndarray, lanes: int) -> None:
+    def pack(self, value: Array, region: Array, lanes: int) -> None:
         """Write an int8 (H, W, C) value into the region."""
         at = self.offset
         for first in range(0, self.shape[2], lanes):
@@ -228,7 +231,7 @@ class MapInfo:
             region[at : at + part.size] = part
             at += part.size
 
-    def unpack(self, region: np.ndarray, lanes: int) -> np.ndarray:
+    def unpack(self, region: Array, lanes: int) -> Array:
         """The int8 (H, W, C) value in the region."""
         h, w, c = self.shape
         out, at = np.empty(self.shape, np.int8), self.offset
@@ -251,7 +254,7 @@ class Tensor:
         self.code = entry.get("code")
         self._index = None if self.raw else _positions(entry["axes"])
 
-    def encode(self, value: Any) -> np.ndarray:
+    def encode(self, value: Any) -> Array:
         """The map's int8 (H, W, C) value."""
         given = np.asarray(value)
         if given.shape != self.shape:
@@ -266,17 +269,19 @@ class Tensor:
             real = (real - np.float32(self.code["zero_point"])) * np.float32(self.code["scale"])
         codes = np.rint(real / self.map.scale) + np.float32(self.map.zero_point)
         stored = np.clip(codes, -128, 127).astype(np.int8).reshape(-1)[self._index]
-        return stored.reshape(self.map.shape)
+        shaped: Array = stored.reshape(self.map.shape)
+        return shaped
 
-    def decode(self, stored: np.ndarray) -> np.ndarray:
+    def decode(self, stored: Array) -> Array:
         """The tensor from the map's value: float32, or int8 for a raw map."""
         if self._index is None:
             return stored
         codes = stored.reshape(-1)[self._index].astype(np.float32)
-        return ((codes - np.float32(self.map.zero_point)) * self.map.scale).reshape(self.shape)
+        real: Array = (codes - np.float32(self.map.zero_point)) * self.map.scale
+        return real.reshape(self.shape)
 
 
-def _positions(axes: Any) -> np.ndarray:
+def _positions(axes: Any) -> Array:
     """Position in the map of each element of the tensor."""
     flat = np.zeros((), np.int64)
     for extent, stride in (f for axis in axes for f in axis):
@@ -299,7 +304,7 @@ class DpuOverlay:
     """
 
     def __init__(self, bitfile: str, **options: Any) -> None:
-        import pynq
+        import pynq  # type: ignore[import-not-found,unused-ignore]
 
         self._pynq = pynq
         self.overlay = pynq.Overlay(str(bitfile), **options)
