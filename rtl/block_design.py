@@ -223,6 +223,13 @@ def _fabric(arch: Arch, board: Board, wiring: Wiring) -> list[str]:
         ),
         *_cell("mig", "xilinx.com:ip:mig_7series"),
         "apply_board_connection -board_interface ddr3_sdram -ip_intf mig/mig_ddr_interface -diagram dpu",
+        # Board files may bring ports for the controller's clocks; here they come from `clocks`.
+        "foreach pin {sys_clk_i clk_ref_i} {",
+        "    set nets [get_bd_nets -quiet -of_objects [get_bd_pins mig/$pin]]",
+        "    if {[llength $nets] > 0} {",
+        "        delete_bd_objs $nets [get_bd_ports -quiet $pin]",
+        "    }",
+        "}",
         "connect_bd_net [get_bd_ports clock] [get_bd_pins clocks/clk_in1]",
         "connect_bd_net [get_bd_ports reset_n] [get_bd_pins clocks/resetn] [get_bd_pins mig/sys_rst]",
         _net("clocks/clk_out2", "mig/sys_clk_i"),

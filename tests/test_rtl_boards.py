@@ -31,7 +31,8 @@ proc tell {args} { puts [list TOLD {*}$args] }
 foreach name {create_project set_property update_ip_catalog create_bd_design create_bd_cell apply_bd_automation
     connect_bd_intf_net connect_bd_net assign_bd_address exclude_bd_addr_seg create_bd_port apply_board_connection
     validate_bd_design save_bd_design generate_target add_files update_compile_order launch_runs wait_on_run open_run
-    report_timing_summary report_utilization report_power report_clock_interaction report_methodology} {
+    report_timing_summary report_utilization report_power report_clock_interaction report_methodology
+    delete_bd_objs} {
     proc $name {args} "tell $name {*}\$args"
 }
 proc write_hw_platform {args} {
@@ -42,7 +43,8 @@ proc write_hw_platform {args} {
         close [open [file join $at $name] w]
     }
 }
-foreach name {cells pins intf_pins ports addr_spaces} { proc get_bd_$name {what} { return $what } }
+foreach name {cells pins intf_pins ports addr_spaces} { proc get_bd_$name {args} { return [lindex $args end] } }
+proc get_bd_nets {args} { if {$::clocks_come} { return net_of_[lindex $args end] } }
 proc get_bd_addr_segs {what} {
     if {![string match {*/\*} $what]} { return $what }
     set at [string range $what 0 end-1]
@@ -255,7 +257,14 @@ def _run(
         pytest.skip("tclsh")
     (folder / "out" / "project" / "dpu.runs" / "impl_1").mkdir(parents=True, exist_ok=True)
     (folder / "out" / "project" / "dpu.runs" / "impl_1" / "dpu_wrapper.bit").write_bytes(b"bits")
-    settings = {"core_known": 1, "boards_known": 1, "progress": "100%", "slack": "0.120", **answers}
+    settings = {
+        "core_known": 1,
+        "boards_known": 1,
+        "progress": "100%",
+        "slack": "0.120",
+        "clocks_come": 0,
+        **answers,
+    }
     lines = [STUB, *(f"set {k} {{{v}}}" for k, v in settings.items()), f"source {{{folder / script}}}"]
     return subprocess.run(
         ["tclsh"], input="\n".join(lines), capture_output=True, text=True, check=False, timeout=60
@@ -368,6 +377,18 @@ def test_without_board_files_a_processor_works_on_and_a_bare_fpga_does_not(tmp_p
     assert (
         "board files of digilentinc.com:arty-a7-100:part0: install them" in _run(arty, boards_known=0).stderr
     )
+
+
+def test_clocks_that_board_files_bring_are_taken_away(tmp_path: Path) -> None:
+    *_, folder = _package("arty-a7-100", tmp_path)
+    done = _run(folder, clocks_come=1)
+    assert done.stderr == ""
+    told = _told(done)
+    for pin in ("sys_clk_i", "clk_ref_i"):
+        gone = told.index(["delete_bd_objs", f"net_of_mig/{pin}", pin])
+        assert gone < next(
+            i for i, words in enumerate(told) if words[0] == "connect_bd_net" and f"mig/{pin}" in words
+        )
 
 
 def test_ports_are_dealt_in_turn() -> None:
