@@ -1,7 +1,7 @@
 """The command line: verbs, exit codes, and how an error looks.
 
-Exit codes: 0; 2 where the user can mend it (`TilewrightError`, a mistyped option); 70 where only we can; 130 after
-Ctrl-C. Standard output holds the answer and nothing else; errors and progress go to standard error.
+Exit codes: 0; 1 where `verify` found a difference; 2 where the user can mend it (`TilewrightError`, a mistyped
+option); 70 where only we can; 130 after Ctrl-C. Standard output holds the answer and nothing else; errors and progress go to standard error.
 """
 
 from __future__ import annotations
@@ -83,6 +83,20 @@ _VERBS = (
         "cli_compile",
         "Write the report of a compiled folder again.",
         "  tilewright report out --open",
+    ),
+    (
+        "verify",
+        "cli_rtl",
+        "Run a compiled network on the Verilog: every byte and cycle compared with emulator and simulator.",
+        "  tilewright verify out\n"
+        "  tilewright verify out --dram fixed:16,40 --json\n"
+        "  tilewright verify out --layers 'block1*' --wave block1.vcd --wave-cycles 0:5000",
+    ),
+    (
+        "rtl",
+        "cli_rtl",
+        "Write the core's Verilog.",
+        "  tilewright rtl --arch b1024 --board zcu104 -o out\n  tilewright rtl --board pynq-z2 --set dwc.taps=9",
     ),
     (
         "build",

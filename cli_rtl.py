@@ -14,26 +14,15 @@ from .cli_run import read_feeds
 from .ir.errors import RtlError, TilewrightError
 
 if TYPE_CHECKING:
-    from .ir.board import Board
     from .rtl.agreement import Agreement
     from .verified import Verified
 
-__all__ = ["mac_of", "rtl", "verify"]
+__all__ = ["Mac", "rtl", "verify"]
 
 Mac = Annotated[
     Literal["plain", "dsp48e1", "dsp48e2"] | None,
     Parameter(help="How products are built: plain, or two in a DSP slice.  [default: for `rtl` the board's]"),
 ]
-
-
-def mac_of(board: Board) -> str:
-    """The MAC style of a board's FPGA.
-
-    >>> from .ir.board import Board
-    >>> mac_of(Board.named("pynq-z2")), mac_of(Board.named("kv260"))
-    ('dsp48e1', 'dsp48e2')
-    """
-    return "dsp48e1" if board.family == "7series" else "dsp48e2"
 
 
 def rtl(
@@ -57,10 +46,11 @@ def rtl(
     with staged(common) as stage:
         place = Board.load(board)
         machine = machine_of(arch or place.default_arch, parse_settings(set))
-        style = mac or mac_of(place)
         stage(f"Verilog of {machine.name}")
+        from .rtl.board_package import mac_style
         from .rtl.verilog import verilog
 
+        style = mac or mac_style(place)
         text = verilog(machine, mac=style)
     folder = output or Path("tilewright-out") / f"rtl-{machine.name}"
     files = {"dpu_top.v": text, "arch.toml": machine.toml()}

@@ -25,6 +25,8 @@ VERBS = (
     "simulate",
     "run",
     "report",
+    "verify",
+    "rtl",
     "build",
     "doctor",
     "arch",
