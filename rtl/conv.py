@@ -89,7 +89,7 @@ class ConvEngine(Component):
         array = place(m, "array", MacArray(arch, self.mac))
         steps, drain, target = (
             place(m, "steps", DrainSequence(arch)),
-            place(m, "drain", Drain(arch)),
+            place(m, "results", Drain(arch)),
             place(m, "target", Destination(arch)),
         )
         for part in (sequence, source, steps, target):

@@ -16,7 +16,7 @@ from .drain_sequence import drain_groups
 from .hierarchy import place
 from .lane_rotate import LaneRotate
 from .lut_memory import LutMemory
-from .pixel_walk import PixelWalk, position, width_in_walk
+from .pixel_walk import PixelWalk, position, times, width_in_walk
 from .ports import map_write
 from .window_address import bank_bits
 from .words import WORD_BITS, layout
@@ -213,23 +213,23 @@ class Destination(Component):
             m.d.sync += [f[n].eq(w[n]) for n in names]
         width = width_in_walk(f["out_w"], f["packed"], drain + 1, "width", m)
         limit_x, limit_y = (Signal(_WALK, name=f"limit_{axis}", reset_less=True) for axis in "xy")
-        m.d.sync += [limit_x.eq(f["out_w"] * f["step_x"]), limit_y.eq(f["out_h"] * f["step_y"])]
+        m.d.sync += [limit_x.eq(times(f["out_w"], f["step_x"])), limit_y.eq(times(f["out_h"], f["step_y"]))]
         ready = Signal(self._context, reset_less=True)
         pixels = set(range(drain)) | set(self._kinds().values())
-        times: dict[int, tuple[Value, Value]] = {}
+        at: dict[int, tuple[Value, Value]] = {}
         for p in sorted(pixels):
             x, y = position(m, width, p, f"pixel{p}")
             column, row = delay(m, x, 1, f"column{p}"), delay(m, y, 1, f"row{p}")
-            times[p] = (column * f["step_x"], row * f["step_y"])
+            at[p] = (times(column, f["step_x"]), times(row, f["step_y"]))
         m.d.sync += [ready[n].eq(f[n]) for n in names if n in self._context.members]
         m.d.sync += [
-            ready[f"first_{axis}{p}"].eq(times[p][k]) for p in range(drain) for k, axis in enumerate("xy")
+            ready[f"first_{axis}{p}"].eq(at[p][k]) for p in range(drain) for k, axis in enumerate("xy")
         ]
         for kind, p in self._kinds().items():
             m.d.sync += [
-                ready[f"forward{kind}"].eq(times[p][0]),
-                ready[f"back{kind}"].eq(times[p][0] - limit_x),
-                ready[f"down{kind}"].eq(times[p][1]),
+                ready[f"forward{kind}"].eq(at[p][0]),
+                ready[f"back{kind}"].eq(at[p][0] - limit_x),
+                ready[f"down{kind}"].eq(at[p][1]),
             ]
         m.d.sync += [ready.limit_x.eq(limit_x), ready.limit_y.eq(limit_y)]
         m.d.comb += [

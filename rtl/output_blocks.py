@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from ..ir.arch import Arch
 from ..ir.isa import Opcode
+from .pixel_walk import times
 from .words import WORD_BITS, layout
 
 __all__ = ["RECORD", "OutputBlocks", "reaches"]
@@ -111,7 +112,7 @@ class OutputBlocks(Component):
         carry_out = Signal()
         many, more = Signal(18, reset_less=True), Signal(18, reset_less=True)
         d_plane = Signal(18, reset_less=True)
-        m.d.sync += [many.eq(d_plane * whole), more.eq(d_plane * (whole + 1))]
+        m.d.sync += [many.eq(times(d_plane, whole)), more.eq(times(d_plane, whole + 1))]
         m.d.comb += [self.carry.eq(lane_in + part >= lanes), carry_out.eq(lane + part >= lanes)]
         with m.If(self.start):
             m.d.sync += [lane_in.eq(0), lane.eq(w.lane0), self.plane.eq(w.d_base), d_plane.eq(w.d_plane)]
@@ -131,7 +132,7 @@ class OutputBlocks(Component):
         last, ways = Signal(reset_less=True), Signal(range(31 * self.groups + 1), reset_less=True)
         reached = Signal(self.most, reset_less=True)
         with m.If(self.start):
-            m.d.sync += [last.eq(w.last), ways.eq(w.drain_ways * self.groups), reached[0].eq(1)]
+            m.d.sync += [last.eq(w.last), ways.eq(times(w.drain_ways, self.groups)), reached[0].eq(1)]
             for k in range(1, self.most):
                 threshold = Signal(18, name=f"threshold{k}")
                 with m.Switch(w.lane0):
@@ -144,9 +145,9 @@ class OutputBlocks(Component):
             with m.If(reached[k]):
                 m.d.comb += most.eq(k + 1)
         m.d.sync += [
-            self.longest.eq(ways * most),
+            self.longest.eq(times(ways, most)),
             self.no_wait.eq(~last | ((ways == 1) & (most == 1))),
-            self.drained.eq(Mux(last, ways * self.words, 0)),
+            self.drained.eq(Mux(last, times(ways, self.words[: len(most)]), 0)),
         ]
         return m
 

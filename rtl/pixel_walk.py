@@ -13,10 +13,19 @@ next one.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
-__all__ = ["PixelWalk", "position", "width_in_walk"]
+__all__ = ["PixelWalk", "position", "times", "width_in_walk"]
+
+
+def times(value: Value, factor: Value | int) -> Value:
+    """``value * factor`` of unsigned numbers by adding: a factor of few bits needs no DSP block."""
+    if isinstance(factor, int):
+        parts = [value << i for i in range(factor.bit_length()) if factor >> i & 1]
+    else:
+        parts = [Mux(bit, value << i, 0) for i, bit in enumerate(factor)]
+    return sum(parts[1:], parts[0]) if parts else Const(0)
 
 
 def width_in_walk(width: Value, packed: Value, most: int, name: str, m: Module) -> Signal:

@@ -11,7 +11,7 @@ from ..ir.isa import Opcode
 from ..ir.latency import ADDRESS
 from .delay import delay
 from .hierarchy import place
-from .pixel_walk import PixelWalk, position, width_in_walk
+from .pixel_walk import PixelWalk, position, times, width_in_walk
 from .ports import row_bits
 from .words import WORD_BITS, layout
 
@@ -181,20 +181,20 @@ class WindowAddress(Component):
             [Signal(17, name=f"{part}_{axis}", reset_less=True) for part in ("low", "high")] for axis in "xy"
         )
         with m.If(self.start):
-            m.d.sync += [low_x.eq(w.out_w * w.sx[:3]), high_x.eq(w.out_w * w.sx[3:])]
-            m.d.sync += [low_y.eq(w.out_h * w.sy[:3]), high_y.eq(w.out_h * w.sy[3:])]
+            m.d.sync += [low_x.eq(times(w.out_w, w.sx[:3])), high_x.eq(times(w.out_w, w.sx[3:]))]
+            m.d.sync += [low_y.eq(times(w.out_h, w.sy[:3])), high_y.eq(times(w.out_h, w.sy[3:]))]
         limit_x, limit_y = (Signal(_WALK, name=f"limit_{axis}", reset_less=True) for axis in "xy")
         forward, back = (Signal(signed(_WALK + 1), name=n, reset_less=True) for n in ("forward", "back"))
         down, down_more = (Signal(_WALK, name=n, reset_less=True) for n in ("down", "down_more"))
         step_x, step_y = first[n]
         m.d.sync += [
             *(limit_x.eq(low_x + (high_x << 3)), limit_y.eq(low_y + (high_y << 3))),
-            *(forward.eq(step_x * f["sx"]), back.eq(step_x * f["sx"] - low_x - (high_x << 3))),
-            *(down.eq(step_y * f["sy"]), down_more.eq(step_y * f["sy"] + f["sy"])),
+            *(forward.eq(times(f["sx"], step_x)), back.eq(times(f["sx"], step_x) - low_x - (high_x << 3))),
+            *(down.eq(times(f["sy"], step_y)), down_more.eq(times(f["sy"], step_y) + f["sy"])),
         ]
         m.d.comb += [
-            *(getattr(walk, f"first_x{p}").eq(first[p][0] * f["sx"]) for p in range(n)),
-            *(getattr(walk, f"first_y{p}").eq(first[p][1] * f["sy"]) for p in range(n)),
+            *(getattr(walk, f"first_x{p}").eq(times(f["sx"], first[p][0])) for p in range(n)),
+            *(getattr(walk, f"first_y{p}").eq(times(f["sy"], first[p][1])) for p in range(n)),
             *(walk.forward.eq(forward), walk.back.eq(back), walk.down.eq(down), walk.down_more.eq(down_more)),
             *(walk.packed.eq(f["packed"]), walk.restart.eq(self.parameter)),
             *(walk.advance.eq(self.turn_block), walk.line.eq(self.line)),
@@ -206,7 +206,7 @@ class WindowAddress(Component):
         whole = self.arch.conv.oc // self.arch.lanes
         first, offset = Signal(18, reset_less=True), Signal(18, reset_less=True)
         many, more = Signal(18, reset_less=True), Signal(18, reset_less=True)
-        m.d.sync += [many.eq(f["a_plane"] * whole), more.eq(f["a_plane"] * (whole + 1))]
+        m.d.sync += [many.eq(times(f["a_plane"], whole)), more.eq(times(f["a_plane"], whole + 1))]
         with m.If(self.start):
             m.d.sync += first.eq(w.a_base)
         with m.Elif(self.turn_record & f["diagonal"]):
