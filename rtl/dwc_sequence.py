@@ -133,6 +133,9 @@ class DwcSequence(Component):
             top_wrapped.eq(f.a_row0 - f.pad_top - f.a_rows),
         ]
 
+        d_last = Signal(14, reset_less=True)
+        m.d.sync += d_last.eq(f.d_rows - 1)
+
         # Where the loops stand.
         part, weight, column, d_row, d_column = (
             Signal.like(getattr(self, n), name=n, reset_less=True)
@@ -142,10 +145,9 @@ class DwcSequence(Component):
         # This cycle belongs to parameter words, the fill of a strip, or a row's slot.
         parameter, filling, active = (Signal(name=n) for n in ("parameter", "filling", "active"))
         index = Signal(3, reset_less=True)
-        drained = Signal(
-            range(max(2, dwc.pixels)), reset_less=True
-        )  # cycles that the slot lasts for the drain
-        out_row, last_row = Signal(14, reset_less=True), Signal(reset_less=True)  # rows from this one on
+        draining, drained = Signal(range(max(2, dwc.pixels)), reset_less=True), Signal(reset_less=True)
+        out_row = Signal(14, reset_less=True)  # rows from this one on
+        last_row, second_last_row = Signal(reset_less=True), Signal(reset_less=True)
         left, last_strip = Signal(14, reset_less=True), Signal(reset_less=True)  # columns from this strip on
         blocks, last_block = Signal(13, reset_less=True), Signal(reset_less=True)  # blocks from this one on
         last_pass = part == self.passes - 1
@@ -158,7 +160,7 @@ class DwcSequence(Component):
         to_block, to_strip, to_slot = Signal(), Signal(), Signal()
         m.d.comb += [
             parameters_end.eq(parameter & (index == head - 1)),
-            slot_end.eq(active & steps.ready & rows.ready & (drained == 0)),
+            slot_end.eq(active & steps.ready & rows.ready & drained),
             strip_end.eq(slot_end & last_row),
             block_end.eq(strip_end & last_strip),
             pass_end.eq(block_end & last_block),
@@ -197,25 +199,30 @@ class DwcSequence(Component):
             m.d.sync += d_column.eq(d_column + dwc.pixels)
 
         # Output rows.
-        base = Signal(SLOT_BITS, reset_less=True)  # slot of the row's first kernel row
-        base_next = Signal(SLOT_BITS)
-        last_row_next = Signal()
-        m.d.comb += [base_next.eq(base), last_row_next.eq(last_row)]
+        base, base_next = (
+            Signal(SLOT_BITS, reset_less=True),
+            Signal(SLOT_BITS),
+        )  # slot of the row's first kernel row
+        m.d.comb += base_next.eq(Mux(slot_end, base + new_rows, base))
+        more = Mux(slot_end, ~second_last_row, ~last_row)  # where a row begins: others follow
         with m.If(to_strip):
-            m.d.comb += [base_next.eq(rows.slot), last_row_next.eq(f.out_h == 1)]
-            m.d.sync += [out_row.eq(f.out_h), d_row.eq(f.d_row0)]
+            m.d.sync += [base.eq(rows.slot), out_row.eq(f.out_h), d_row.eq(f.d_row0)]
+            m.d.sync += [last_row.eq(f.out_h == 1), second_last_row.eq(f.out_h == 2)]
         with m.Elif(slot_end):
-            m.d.comb += [base_next.eq(base + new_rows), last_row_next.eq(out_row == 2)]
-            m.d.sync += out_row.eq(out_row - 1)
-            m.d.sync += d_row.eq(Mux(d_row + 1 == f.d_rows, 0, d_row + 1))
-        m.d.sync += [base.eq(base_next), last_row.eq(last_row_next)]
-        drained_next = Signal.like(drained)
-        m.d.comb += drained_next.eq(Mux(to_slot, drain_steps - 1, Mux(drained == 0, 0, drained - 1)))
-        m.d.sync += drained.eq(drained_next)
+            m.d.sync += [base.eq(base_next), out_row.eq(out_row - 1)]
+            m.d.sync += [last_row.eq(second_last_row), second_last_row.eq(out_row == 3)]
+            m.d.sync += d_row.eq(Mux(d_row == d_last, 0, d_row + 1))
+        # A slot lasts at least as long as a drain.
+        drained_next = drained | (draining == 1)
+        m.d.sync += drained.eq(Mux(to_slot, drain_steps == 1, drained_next))
+        m.d.sync += draining.eq(Mux(to_slot, drain_steps - 1, draining - 1))
         m.d.sync += self.last.eq(
-            (to_slot | (active & ~slot_end))
-            & (steps.ready_next & rows.ready_next & (drained_next == 0))
-            & (last_row_next & last_strip & last_block & last_pass)
+            (last_strip & last_block & last_pass)
+            & Mux(
+                to_slot,
+                ~more & steps.single & (drain_steps == 1),
+                active & last_row & ~slot_end & steps.ready_next & drained_next,
+            )
         )
 
         # Depthwise words: every output row begins again at the record's first step.
@@ -232,7 +239,7 @@ class DwcSequence(Component):
         m.d.comb += [
             *(steps.begin.eq(to_slot), steps.slot.eq(base_next)),
             *(steps.kernel_rows.eq(f.kh), steps.group.eq(group), steps.parts.eq(parts)),
-            *(rows.begin.eq(to_strip), rows.more.eq(to_slot & ~last_row_next)),
+            *(rows.begin.eq(to_strip), rows.more.eq(to_slot & more)),
             *(rows.kernel_rows.eq(f.kh), rows.new_rows.eq(new_rows), rows.all_new.eq(all_new)),
             *(rows.halves.eq(halves), rows.sy.eq(f.sy), rows.dy.eq(f.dy)),
             *(rows.top.eq(top), rows.top_ring.eq(top_ring), rows.top_wrapped.eq(top_wrapped)),

@@ -34,8 +34,10 @@ class StepWalk(Component):
         kernel row, kernel rows, kernel rows a step, steps a kernel row.
     valid, first, row, part : out
         A step in this cycle, whether it is the output row's first, ring slot of its first kernel row, part.
-    ready, ready_next : out
-        The last step is in this cycle or over; the same for the next cycle.
+    ready : out
+        The last step is in this cycle or over.
+    ready_next, single : out
+        The same for the next cycle, where no row begins; where one does: it has one step. (Apart, to be short.)
     """
 
     begin: Signal
@@ -49,6 +51,7 @@ class StepWalk(Component):
     part: Signal
     ready: Signal
     ready_next: Signal
+    single: Signal
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
@@ -65,6 +68,7 @@ class StepWalk(Component):
                 "part": Out(4),
                 "ready": Out(1),
                 "ready_next": Out(1),
+                "single": Out(1),
             }
         )
 
@@ -75,34 +79,36 @@ class StepWalk(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         left = Signal(4, reset_less=True)  # kernel rows from this step on
-        valid, part, row = Signal(), Signal(4, reset_less=True), Signal(SLOT_BITS, reset_less=True)
-        last_part, last_rows = Signal(reset_less=True), Signal(reset_less=True)
-        valid_next, last_part_next, last_rows_next = Signal(), Signal(), Signal()
+        valid, ready = Signal(), Signal(init=1)
+        part, row = Signal(4, reset_less=True), Signal(SLOT_BITS, reset_less=True)
+        first, last_part, last_rows, single = (
+            Signal(name=n, reset_less=True) for n in ("first", "last_part", "last_rows", "single")
+        )
+        one_part, second_last_part, last_rows_next = (
+            self.parts == 1,
+            part + 2 == self.parts,
+            left <= (self.group << 1),
+        )
+        ready_next = Signal()
         m.d.comb += [
-            *(valid_next.eq(valid), last_part_next.eq(last_part), last_rows_next.eq(last_rows)),
-            *(self.valid.eq(valid), self.row.eq(row), self.part.eq(part)),
-            self.ready.eq(~valid | (last_part & last_rows)),
-            self.ready_next.eq(~valid_next | (last_part_next & last_rows_next)),
+            *(self.valid.eq(valid), self.first.eq(first), self.row.eq(row), self.part.eq(part)),
+            *(self.ready.eq(ready), self.ready_next.eq(ready_next), self.single.eq(single)),
+            ready_next.eq(ready | Mux(last_part, one_part & last_rows_next, second_last_part & last_rows)),
         ]
-        first = Signal(reset_less=True)
-        m.d.comb += self.first.eq(first)
-        m.d.sync += first.eq(self.begin)
+        m.d.sync += [first.eq(self.begin), single.eq(one_part & (self.kernel_rows <= self.group))]
+        m.d.sync += [valid.eq(self.begin | (valid & ~ready)), ready.eq(Mux(self.begin, single, ready_next))]
         with m.If(self.begin):
-            m.d.comb += [
-                valid_next.eq(1),
-                last_part_next.eq(self.parts == 1),
-                last_rows_next.eq(self.kernel_rows <= self.group),
+            m.d.sync += [
+                *(row.eq(self.slot), part.eq(0), left.eq(self.kernel_rows)),
+                *(last_part.eq(one_part), last_rows.eq(self.kernel_rows <= self.group)),
             ]
-            m.d.sync += [row.eq(self.slot), part.eq(0), left.eq(self.kernel_rows)]
-        with m.Elif(valid):
-            m.d.comb += valid_next.eq(~self.ready)
-            with m.If(last_part):
-                m.d.comb += [last_part_next.eq(self.parts == 1), last_rows_next.eq(left <= (self.group << 1))]
-                m.d.sync += [row.eq(row + self.group), part.eq(0), left.eq(left - self.group)]
-            with m.Else():
-                m.d.comb += last_part_next.eq(part + 2 == self.parts)
-                m.d.sync += part.eq(part + 1)
-        m.d.sync += [valid.eq(valid_next), last_part.eq(last_part_next), last_rows.eq(last_rows_next)]
+        with m.Elif(last_part):
+            m.d.sync += [
+                *(row.eq(row + self.group), part.eq(0), left.eq(left - self.group)),
+                *(last_part.eq(one_part), last_rows.eq(last_rows_next)),
+            ]
+        with m.Else():
+            m.d.sync += [part.eq(part + 1), last_part.eq(second_last_part)]
         return m
 
 
@@ -127,8 +133,8 @@ class RowWalk(Component):
         A read in this cycle; half of the row; window slot; the row.
     next_slot : out
         Slot of the next row.
-    ready, ready_next : out
-        The batch's last read is in this cycle or over; the same for the next cycle.
+    ready : out
+        The batch's last read is in this cycle or over.
     """
 
     begin: Signal
@@ -149,7 +155,6 @@ class RowWalk(Component):
     ring: Signal
     wrapped: Signal
     ready: Signal
-    ready_next: Signal
 
     def __init__(self) -> None:
         super().__init__(
@@ -159,7 +164,7 @@ class RowWalk(Component):
                 **{"sy": In(5), "dy": In(8)},
                 **{"valid": Out(1), "half": Out(1), "slot": Out(SLOT_BITS)},
                 **{"row": Out(ROW), "ring": Out(ROW), "wrapped": Out(ROW)},
-                **{"ready": Out(1), "ready_next": Out(1)},
+                "ready": Out(1),
             }
         )
 
@@ -170,28 +175,24 @@ class RowWalk(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         left = Signal(4, reset_less=True)  # rows of the batch from this one on
-        valid, half, slot = Signal(), Signal(reset_less=True), Signal(SLOT_BITS)
+        valid, ready = Signal(), Signal(init=1)
+        half, slot = Signal(reset_less=True), Signal(SLOT_BITS)
         last_half, last_row = Signal(reset_less=True), Signal(reset_less=True)
-        valid_next, last_half_next, last_row_next = Signal(), Signal(), Signal()
         m.d.comb += [
-            *(valid_next.eq(valid), last_half_next.eq(last_half), last_row_next.eq(last_row)),
-            *(self.valid.eq(valid), self.half.eq(half), self.slot.eq(slot)),
-            self.ready.eq(~valid | (last_half & last_row)),
-            self.ready_next.eq(~valid_next | (last_half_next & last_row_next)),
+            *(self.valid.eq(valid), self.half.eq(half), self.slot.eq(slot), self.ready.eq(ready)),
         ]
-        with m.If(self.begin | self.more):
+        begin = self.begin | self.more
+        m.d.sync += valid.eq(begin | (valid & ~ready))
+        with m.If(begin):
             rows = Mux(self.begin, self.kernel_rows, self.new_rows)
-            m.d.comb += [valid_next.eq(1), last_half_next.eq(~self.halves), last_row_next.eq(rows == 1)]
-            m.d.sync += [half.eq(0), left.eq(rows)]
-        with m.Elif(valid):
-            m.d.comb += valid_next.eq(~self.ready)
+            m.d.sync += [half.eq(0), last_half.eq(~self.halves), left.eq(rows)]
+            m.d.sync += [last_row.eq(rows == 1), ready.eq((rows == 1) & ~self.halves)]
+        with m.Elif(~ready):
             with m.If(last_half):
-                m.d.comb += [last_half_next.eq(~self.halves), last_row_next.eq(left == 2)]
-                m.d.sync += [half.eq(0), left.eq(left - 1)]
+                m.d.sync += [half.eq(0), last_half.eq(~self.halves), left.eq(left - 1)]
+                m.d.sync += [last_row.eq(left == 2), ready.eq((left == 2) & ~self.halves)]
             with m.Else():
-                m.d.comb += last_half_next.eq(1)
-                m.d.sync += half.eq(1)
-        m.d.sync += [valid.eq(valid_next), last_half.eq(last_half_next), last_row.eq(last_row_next)]
+                m.d.sync += [half.eq(1), last_half.eq(1), ready.eq(last_row)]
 
         done = Signal()  # with this row
         m.d.comb += done.eq(valid & last_half)
