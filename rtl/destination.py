@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from collections.abc import Iterable
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib.data import StructLayout, View
 from amaranth.lib.wiring import Component, In, Out
 
@@ -17,7 +19,7 @@ from .hierarchy import place
 from .lane_rotate import LaneRotate
 from .lut_memory import LutMemory
 from .pixel_walk import PixelWalk, position, times, width_in_walk
-from .ports import map_write
+from .ports import map_write, row_bits
 from .window_address import bank_bits
 from .words import WORD_BITS, layout
 
@@ -29,8 +31,8 @@ _BYTES = 1 + REQUANTISE + 2
 """Drain step to its bytes: selection, requantisers, tables."""
 WRITTEN = _BYTES + 3
 """Drain step to its request: bytes, two levels of lanes, banks."""
-_LATE = WRITTEN - 4
-"""Addresses are computed as late as can be: position, ring row, product, word, request."""
+_LATE = WRITTEN - 5
+"""Addresses are computed as late as can be: position, ring row, product, word, bank, request."""
 
 
 class Destination(Component):
@@ -158,7 +160,7 @@ class Destination(Component):
                 word3.eq(product2 + delay(m, column1, 1, f"column1_{d}")),
             ]
             address.append(word3)
-            hit.append(delay(m, here, 3, f"here{d}"))
+            hit.append(delay(m, here, 3, f"here{d}", reset=True))
 
         # Lanes.
         words, lanes = [], arch.lanes
@@ -179,14 +181,13 @@ class Destination(Component):
         target = self.target
         m.d.comb += target.group.eq(delay(m, now.d_group, WRITTEN - _LATE, "group"))
         for b in range(arch.banks):
-            asked = Signal(drain, name=f"asked{b}")
-            m.d.comb += asked.eq(Cat(h & (a[:bits] == b) for a, h in zip(address, hit, strict=True)))
-            row: Value = Mux(asked[0], address[0][bits:], 0)
-            for d in range(1, drain):
-                row = row | Mux(asked[d], address[d][bits:], 0)
+            asked = Signal(drain, name=f"asked{b}")  # a pixel at most
+            row = Signal(row_bits(arch), name=f"row{b}", reset_less=True)
             m.d.sync += [
+                asked.eq(Cat(h & (a[:bits] == b) for a, h in zip(address, hit, strict=True))),
+                row.eq(_merge((h & (a[:bits] == b), a[bits:]) for a, h in zip(address, hit, strict=True))),
                 getattr(target, f"row{b}").eq(row),
-                getattr(target, f"data{b}").eq(_one_of(asked, words)),
+                getattr(target, f"data{b}").eq(_merge(zip(asked, words, strict=True))),
                 target.enable[b].eq(asked.any()),
             ]
             m.d.comb += getattr(target, f"mask{b}").eq(mask)
@@ -266,9 +267,9 @@ class Destination(Component):
         ]
 
 
-def _one_of(asked: Signal, words: list[Signal]) -> Value:
-    """The word that is asked for: at most one is."""
-    out: Value = Mux(asked[0], words[0], 0)
-    for i in range(1, len(words)):
-        out = out | Mux(asked[i], words[i], 0)
+def _merge(pairs: Iterable[tuple[Value, Value]]) -> Value:
+    """The value whose condition holds: at most one does."""
+    out: Value = Const(0)
+    for condition, value in pairs:
+        out = out | Mux(condition, value, 0)
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib.data import View
 from amaranth.lib.wiring import Component, In, Out
 
@@ -155,7 +155,10 @@ class OutputBlocks(Component):
         """Words of `lanes` lanes, the last of them with lane `end` - 1."""
         lanes, most = self.arch.lanes, self.arch.lanes - 1 + self.arch.conv.oc
         at, out = Signal(range(most + 1), name=f"{name}_end"), Signal(range(self.most + 1), name=name)
-        m.d.comb += [at.eq(end), out.eq(sum(at > k * lanes for k in range(self.most)))]
+        m.d.comb += at.eq(end)
+        for bit in range(len(out)):
+            table = sum((-(-n // lanes) >> bit & 1) << n for n in range(1 << len(at)))
+            m.d.comb += out[bit].eq(Const(table, 1 << len(at)).bit_select(at, 1))
         return out
 
 

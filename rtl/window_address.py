@@ -136,7 +136,7 @@ class WindowAddress(Component):
             inside = Signal(name=f"inside{p}")
             ring1 = Signal(14, name=f"ring1_{p}", reset_less=True)
             column1 = Signal(18, name=f"column1_{p}", reset_less=True)
-            hit1, padded1 = (Signal(name=f"{n}1_{p}", reset_less=True) for n in ("hit", "padded"))
+            hit1, padded1 = Signal(name=f"hit1_{p}"), Signal(name=f"padded1_{p}", reset_less=True)
             m.d.comb += [
                 straight.eq(row0 + f["a_row0"]),
                 around.eq(row0 + wrapped),
@@ -155,7 +155,7 @@ class WindowAddress(Component):
             m.d.sync += product2.eq(ring1 * pitch)
             m.d.sync += word3.eq(product2 + delay(m, column1, 1, f"column1_{p}"))
             address4.append(word3)
-            hit4.append(delay(m, hit1, 2, f"hit1_{p}"))
+            hit4.append(delay(m, hit1, 2, f"hit1_{p}", reset=True))
             padded4.append(delay(m, padded1, 2, f"padded1_{p}"))
         self._request(m, address4, hit4, padded4)
         m.d.comb += [
