@@ -12,13 +12,18 @@ __all__ = ["Lookup"]
 
 TABLE = 256
 """Entries of a table: one for each int8."""
+_ENTRIES = 4
+"""In a word of the RAM: LUT RAM is 64 words deep, and 7 (UltraScale+) or 3 (7-series) bits of a word share what
+addresses the write. 32 bits fill five of the former, where bytes would take eight."""
+_MIDDLE = 128 // _ENTRIES
+"""Words are stored in the order of the values' bits: value 0 first, -128 in the middle."""
 
 
 class Lookup(Component):
-    """Parallel lookups in one of several tables, latency 2: address register, RAM and output register.
+    """Parallel lookups in one of several tables, latency 2: RAM and table, then entry of the word.
 
-    The tables lie in LUT RAM, read without a clock, one copy for each value: a table costs a value 40 LUTs for its
-    bits and about 10 for choosing among them. Entry ``v + 128`` of a table belongs to value v.
+    The tables lie in LUT RAM, read without a clock, one copy for each value. Entry ``v + 128`` of a table belongs to
+    value v.
 
     Parameters
     ----------
@@ -30,14 +35,19 @@ class Lookup(Component):
     Members
     -------
     value0, value1, ... : signed(8), in
+        Out of registers: they address the RAM.
     select : 5, in
         0 passes the values through; t + 1 looks them up in table t.
     result0, result1, ... : signed(8), out
     fill : `fill_port`, in
-        A byte a cycle to address ``256 t + entry``, into all copies; values of the next cycle find it.
+        A byte to address ``256 t + entry``, into all copies; the four of a word one after the other, in ascending order,
+        any cycles apart. Values that come two cycles after the fourth, or later, find them.
+
+    Resources (Yosys, UltraScale+), a value and 4 tables: 160 LUTs as RAM, 49 to choose.
     """
 
     def __init__(self, values: int, tables: int) -> None:
+        assert 1 <= tables <= 16
         self.values, self.tables = values, tables
         super().__init__(
             {
@@ -54,29 +64,37 @@ class Lookup(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.ram = ram = Memory(
-            shape=8, depth=self.tables * TABLE, init=[], attrs={"ram_style": "distributed"}
+        memory = Memory(
+            shape=8 * _ENTRIES,
+            depth=self.tables * TABLE // _ENTRIES,
+            init=[],
+            attrs={"ram_style": "distributed"},
         )
-        write = ram.write_port()
-        address, data, store = (
-            Signal.like(self.fill.address, name="fill_address", reset_less=True),
-            Signal.like(self.fill.data, name="fill_data", reset_less=True),
-            Signal(name="fill_enable"),
-        )
-        table = Signal(len(address) - 8, name="table", reset_less=True)
-        through = Signal(name="through", reset_less=True)
+        m.submodules.memory = memory
+        write = memory.write_port()
+        word = Signal(8 * _ENTRIES, reset_less=True)
+        address = Signal(len(write.addr), reset_less=True)
+        store = Signal()
         m.d.sync += [
-            *(address.eq(self.fill.address), data.eq(self.fill.data), store.eq(self.fill.enable)),
-            *(table.eq(self.select - 1), through.eq(self.select == 0)),
+            address.eq(self.fill.address[2:] ^ _MIDDLE),
+            store.eq(self.fill.enable & self.fill.address[:2].all()),
         ]
-        m.d.comb += [write.addr.eq(address), write.data.eq(data), write.en.eq(store)]
+        with m.If(self.fill.enable):
+            m.d.sync += word.eq(Cat(word[8:], self.fill.data))
+        m.d.comb += [write.addr.eq(address), write.data.eq(word), write.en.eq(store)]
+
+        table = Signal(range(self.tables))
+        through = Signal(reset_less=True)
+        m.d.comb += table.eq(self.select - 1)
+        m.d.sync += through.eq(self.select == 0)
         for i in range(self.values):
-            value = Signal(signed(8), name=f"value{i}_1", reset_less=True)
-            result = getattr(self, f"result{i}")
-            read = ram.read_port(domain="comb")
-            m.d.comb += read.addr.eq(Cat(value[:7], ~value[7], table))
+            value = getattr(self, f"value{i}")
+            read = memory.read_port(domain="comb")
+            found = Signal(8 * _ENTRIES, name=f"word{i}", reset_less=True)
+            value1 = Signal(signed(8), name=f"value{i}_1", reset_less=True)
+            m.d.comb += read.addr.eq(Cat(value[2:], table))
             m.d.sync += [
-                value.eq(getattr(self, f"value{i}")),
-                result.eq(Mux(through, value, read.data.as_signed())),
+                *(found.eq(read.data), value1.eq(value)),
+                getattr(self, f"result{i}").eq(Mux(through, value1, found.word_select(value1[:2], 8))),
             ]
         return m
