@@ -68,8 +68,8 @@ class VecRead(Component):
         # Columns of the pixels, and whether they lie within the map: padding is not read.
         pool = f.is_maximum | f.is_average
         columns = [Signal(signed(POSITION_BITS), name=f"column{p}", reset_less=True) for p in range(width)]
-        row_inside, inside = Signal(reset_less=True), Signal(width, reset_less=True)
-        reading = Signal(width, reset_less=True)
+        row_inside, inside = Signal(reset_less=True), Signal(width)
+        reading = Signal(width)
         m.d.sync += row_inside.eq(~pool | ((issue.y >= 0) & (issue.y < f.in_h)))
         m.d.sync += reading.eq(Mux(issue.valid & issue.read_a, issue.active, 0))
         for p, x in enumerate(columns):

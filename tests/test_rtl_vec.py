@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 from numpy.typing import NDArray
 from tilewright.ir.arch import Arch
-from tilewright.ir.isa import COLUMNS, VecOp, encode, render
+from tilewright.ir.isa import COLUMNS, Opcode, VecOp, encode, instruction, render
 from tilewright.ir.latency import ADDRESS, MAP_READ, VEC_RESIZE, VEC_START, VEC_TAIL
 from tilewright.rtl.vec import VecEngine
 from vec_instructions import Drawn, busy, emulate, small_arch
@@ -146,5 +147,73 @@ ARCHES = {
 def test_any_instructions_back_to_back_equal_the_emulator(arch: Arch) -> None:
     """Each starts in the cycle after the last of the one before: values, last and done are as the rules say."""
     drawn = Drawn(arch, 1)
-    rows = np.array([drawn.instruction() for _ in range(14)])
+    rows = np.array([drawn.instruction() for _ in range(12)])
     _check(arch, rows, drawn, [0] * len(rows))
+
+
+@pytest.mark.parametrize("func", [VecOp.MAX, VecOp.AVG])
+def test_running_sums_go_on_at_the_least_distance(func: VecOp) -> None:
+    """Windows of one tap of one block: three cycles from a sum to the instruction that takes it up."""
+    arch = small_arch(4, 2)
+    drawn = Drawn(arch, 2)
+    tap = {
+        "d_group": 3, "d_rows": 1, "d_pitch": 1, "a_rows": 1, "a_pitch": 1, "out_h": 1, "out_w": 1, "in_h": 1, "in_w": 1,
+        "kh": 1, "kw": 1, "sy": 1, "sx": 1, "dy": 1, "dx": 1, "lo": -128, "hi": 127, "mode": 1, "scale": 0x8000 | 16 << 16,
+    }  # fmt: skip
+    rows = []
+    for chain, blocks in enumerate((1, 1, 2, 3)):
+        for k in range(4):
+            more = {
+                "blocks": blocks,
+                "a_base": 40 * chain + 9 * k,
+                "a_plane": 3,
+                "d_base": 8 * chain,
+                "d_plane": 1,
+            }
+            rows.append(instruction(Opcode.VEC, func, **tap, **more, first=int(k == 0), last=int(k == 3)))
+    _check(arch, np.array(rows), drawn, [0] * len(rows))
+
+
+def test_other_work_may_come_between_running_sums() -> None:
+    """Sums stay where they are, whatever else the engine does, and however long it pauses."""
+    arch = small_arch(4, 2)
+    drawn = Drawn(arch, 7)
+    first = drawn.instruction(VecOp.AVG)
+    while first[COLUMNS["last"]]:
+        first = drawn.instruction(VecOp.AVG)
+    chain, drawn._chain = drawn._chain, None
+    rows = [first, *(drawn.instruction(f) for f in (VecOp.ADD, VecOp.RESIZE, VecOp.PRELU))]
+    drawn._chain = chain
+    while drawn._chain is not None:
+        rows.append(drawn.instruction())
+    _check(arch, np.array(rows), drawn, [0, 3, 0, 1, *[40] * (len(rows) - 4)])
+
+
+def test_a_reset_ends_everything() -> None:
+    """After one cycle of reset no request, no word, no last and no done comes from what was under way."""
+    arch = small_arch(4, 2)
+    engine, reset = VecEngine(arch), Signal()
+    sim = Simulator(ResetInserter(reset)(engine))
+    sim.add_clock(1e-6)
+    drawn = Drawn(arch, 5)
+    rows = [drawn.instruction(f) for f in (VecOp.RESIZE, VecOp.TABLE, VecOp.ADD)]
+
+    async def bench(ctx: Any) -> None:
+        for row in rows:
+            ctx.set(engine.control.start, 1)
+            ctx.set(engine.control.word, int.from_bytes(encode(row[None]), "little"))
+            await ctx.tick()
+            ctx.set(engine.control.start, 0)
+            await ctx.tick().repeat(busy(arch, row) - 1)
+        ctx.set(reset, 1)
+        await ctx.tick()
+        ctx.set(reset, 0)
+        for _ in range(60):
+            ports = (engine.source_a, engine.source_b, engine.target)
+            assert not any(ctx.get(p.enable) for p in ports)
+            assert not ctx.get(engine.control.last)
+            assert not ctx.get(engine.control.done)
+            await ctx.tick()
+
+    sim.add_testbench(bench)
+    sim.run()
