@@ -8,7 +8,8 @@ from amaranth.lib.wiring import Component, In, Out, PureInterface
 from ..ir.arch import Arch
 from .delay import delay
 from .ports import map_write, row_bits
-from .rotation import ROTATION, rotated
+from .rotation import ROTATION
+from .shift import shift_down
 
 __all__ = ["DwcWrite"]
 
@@ -74,7 +75,12 @@ class DwcWrite(Component):
         items = [self.results.word_select(p % self.pixels, 8 * self.channels) for p in range(ways)]
         amount = Signal(range(ways))
         m.d.comb += amount.eq(-word)
-        moved = rotated(m, items, amount, "moved")
+        amounts = [
+            amount[2:],
+            delay(m, amount[:2], 1, "amount"),
+        ]  # up to four words move in the second level alone
+        assert len(amounts) == ROTATION
+        moved = shift_down(m, items, amounts, ways, "moved", wrap=True)
         repeated = [Cat(w.word_select(lane % self.channels, 8) for lane in range(arch.lanes)) for w in moved]
 
         word, left = (
