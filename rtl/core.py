@@ -134,7 +134,7 @@ class Core(Component):
         ]
         m.d.comb += [
             *(fetch.begin.eq(run.begin), fetch.words.eq(registers.program_words)),
-            fetch.stop.eq(run.stop | dispatch.ended),
+            fetch.stop.eq(run.halt),
             *(dispatch.words.eq(registers.program_words), dispatch.stop.eq(run.stop)),
             *(dispatch.word.eq(fetch.word), dispatch.valid.eq(fetch.valid), fetch.take.eq(dispatch.take)),
             *(interlock.word.eq(fetch.word), interlock.index.eq(dispatch.index)),

@@ -88,12 +88,11 @@ class Dispatch(Component):
 
         more, last = Signal(name="more"), Signal(name="last")  # words that are left; one is left
         left = Signal(32, reset_less=True)
-        begun = Signal()
-        go = Signal()
+        begun, faulty, go = Signal(name="begun"), Signal(name="faulty"), Signal(name="go")
         m.d.comb += [
-            go.eq(self.valid & more & ~self.stop & ~self.ended & ~self.fault.any()),
+            go.eq(self.valid & more & ~self.stop & ~self.ended & ~faulty),
             self.push.eq(Mux(go, Cat(mine.values()) & self.space, 0)),
-            self.take.eq(self.push.any() | (go & is_end)),
+            self.take.eq(go & (is_end | Cat(mine[e] & self.space[e] for e in Engine).any())),
         ]
         m.d.sync += begun.eq(1)
         with m.If(~begun):
@@ -115,13 +114,13 @@ class Dispatch(Component):
         m.d.sync += beyond.eq(self.push.any() & Cat(d[15] for d in distance).any())
         before = Signal(32, reset_less=True)
         m.d.sync += before.eq(self.index)
-        with m.If(~self.fault.any()):
+        with m.If(~faulty):
             with m.If(beyond):
-                m.d.sync += [self.fault.eq(Cause.WAIT), self.fault_index.eq(before)]
+                m.d.sync += [faulty.eq(1), self.fault.eq(Cause.WAIT), self.fault_index.eq(before)]
             with m.Elif(go & bad.any()):
-                m.d.sync += [self.fault.eq(bad), self.fault_index.eq(self.index)]
+                m.d.sync += [faulty.eq(1), self.fault.eq(bad), self.fault_index.eq(self.index)]
             with m.Elif(begun & ~more & ~self.ended & ~self.stop):
-                m.d.sync += [self.fault.eq(Cause.NO_END), self.fault_index.eq(self.index)]
+                m.d.sync += [faulty.eq(1), self.fault.eq(Cause.NO_END), self.fault_index.eq(self.index)]
         return m
 
     def _judge(

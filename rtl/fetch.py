@@ -101,7 +101,7 @@ class Fetch(Component):
         """The address channel; returns the signal that a burst was ordered."""
         ar, prefetch = self.bus.ar, self.arch.queues.prefetch
         running, seen = Signal(name="running"), Signal(name="seen")
-        groups = Signal(29)  # not asked for yet
+        groups, any_left = Signal(29), Signal(name="any_left")  # not asked for yet
         room = Signal(range(prefetch + 1), init=prefetch)  # instructions that may be asked for
         parts = FETCH_BYTES // burst
         part = Signal(range(max(2, parts)))
@@ -111,7 +111,7 @@ class Fetch(Component):
         m.d.comb += [
             opens.eq(part == 0),
             order.eq(
-                running & ~self.stop & (~ar.valid | ar.ready) & (~opens | (groups.any() & (room >= _GROUP)))
+                running & ~self.stop & (~ar.valid | ar.ready) & (~opens | (any_left & (room >= _GROUP)))
             ),
             *(ar.addr.eq(whole), ar.len.eq(burst * 8 // self.arch.dma.bits - 1), ar.user.eq(burst - 1)),
             *(ar.size.eq(size_of(self.arch.dma.bits)), ar.burst.eq(INCR), ar.cache.eq(CACHE)),
@@ -126,9 +126,11 @@ class Fetch(Component):
             m.d.sync += ar.valid.eq(0)
         with m.If(order):
             m.d.sync += [ar.valid.eq(1), whole.eq(address), groups.eq(groups - opens)]
+            m.d.sync += any_left.eq((groups > 1) | (~opens & any_left))
             m.d.sync += part.eq(part + 1 if parts > 1 else 0)
         with m.If(self.begin):
-            m.d.sync += [running.eq(1), groups.eq((self.words + _GROUP - 1) >> (_GROUP.bit_length() - 1))]
+            m.d.sync += [running.eq(1), any_left.eq(self.words.any())]
+            m.d.sync += groups.eq((self.words + _GROUP - 1) >> (_GROUP.bit_length() - 1))
         return order
 
     def _replies(self, m: Module, burst: int) -> Signal:

@@ -1,17 +1,19 @@
 """The interlock: queues of the engines, tokens, ownership of map ports, and the decision which instructions start.
 
-A cycle's decision, and what it rests on, all registers:
+A cycle's decision rests on registers alone:
 
-    ready[e]      the head of e's queue waits for no token                                      (head and counters, a cycle ago)
-    idle[e]       e can take another instruction                                                (`last` came, at least a cycle ago)
-    read_taken    read ports of groups that running instructions own                            (until `last`)
-    write_taken   for each engine: write ports that instructions of other engines own           (until `done`)
-    begun[e]      e started an instruction a cycle ago: the two above do not show it yet
+    ready[e]      the head of e's queue waits for no token              (head and counters of the cycle before)
+    open[e]       e can take another instruction, and the ports that its head wants are free, as far as the starts of
+                  the cycle before do not change that
+    begun[e]      e started an instruction in the cycle before
     clash[a, b]   the heads of a and b want one port
 
-An engine starts if it is ready and idle, its ports are free, it has no clash with one that began a cycle ago, and none
-with one that starts now and comes first: LOAD, CONV, DWC, VEC, SAVE. That is two levels of logic for each engine's own
+An engine starts if it is ready and open, has not just begun, has no clash with one that has, and none with one that
+starts now and comes first: LOAD, CONV, DWC, VEC, SAVE. That is two levels of logic for each engine's own
 conditions, and two or three for the order between them.
+
+Behind `open` stand `idle` (from `last` to the next start), `read_taken` (read ports of groups that running instructions
+own, until `last`) and for each engine `write_taken` (write ports that instructions of other engines own, until `done`).
 """
 
 from __future__ import annotations
@@ -161,11 +163,12 @@ class Interlock(Component):
         def each(name: str, bits: int = 1, **more: int) -> dict[Engine, Signal]:
             return {e: Signal(bits, name=f"{name}_{e.name.lower()}", **more) for e in self.engines}
 
-        start, begun, ready, idle = each("start"), each("begun"), each("ready"), each("idle", init=1)
+        start, begun, ready, opened = each("start"), each("begun"), each("ready"), each("open")
+        idle, idle_next = each("idle", init=1), each("idle_next")
         want_read, want_write, own_read = (each(n, groups) for n in ("want_read", "want_write", "own_read"))
         retire = each("retire", groups)  # write ports given back in this cycle
-        write_taken = each("write_taken", groups)
-        read_taken = Signal(groups)
+        write_taken, write_next = each("write_taken", groups), each("write_next", groups)
+        read_taken, read_next = Signal(groups), Signal(groups)
         heads: dict[Engine, _Ports] = {}
 
         for e in self.engines:
@@ -181,21 +184,19 @@ class Interlock(Component):
                 *(queue.push.eq(self.push[e]), queue.word.eq(self.word), queue.popped.eq(begun[e])),
                 self.space[e].eq(queue.space),
                 *(port[e].start.eq(start[e]), port[e].word.eq(queue.head)),
-                *(self.started[e].eq(start[e]), self.finished[e].eq(port[e].done), self.busy[e].eq(~idle[e])),
+                *(self.started[e].eq(start[e]), self.finished[e].eq(port[e].done)),
+                self.busy[e].eq(begun[e] | ~idle[e]),
+                idle_next[e].eq(~begun[e] & (idle[e] | port[e].last)),
             ]
+            reading = _or([_one_hot(flag, group) for flag, group in heads[e].reads] or [Const(0, 8)])
+            writing = _one_hot(heads[e].writes, heads[e].to)
             m.d.sync += [
                 begun[e].eq(start[e]),
                 ready[e].eq(queue.valid & Cat(met).all() & ~self.stop),
-                want_read[e].eq(
-                    _or([_one_hot(flag, group) for flag, group in heads[e].reads] or [Const(0, 8)])
-                ),
-                want_write[e].eq(_one_hot(heads[e].writes, heads[e].to)),
+                *(want_read[e].eq(reading), want_write[e].eq(writing), idle[e].eq(idle_next[e])),
+                opened[e].eq(idle_next[e] & ~(reading & read_next).any() & ~(writing & write_next[e]).any()),
                 tokens[e].eq(tokens[e] + port[e].done),
             ]
-            with m.If(start[e]):
-                m.d.sync += idle[e].eq(0)
-            with m.Elif(port[e].last):
-                m.d.sync += idle[e].eq(1)
             with m.If(begun[e]):
                 m.d.sync += own_read[e].eq(want_read[e])
 
@@ -212,37 +213,32 @@ class Interlock(Component):
 
         # Who may start.
         clash = self._clashes(m, heads)
-        free = each("free")
         for e in self.engines:
-            recent = [begun[o] & clash[o, e] for o in self.engines if o != e and (o, e) in clash]
-            m.d.comb += free[e].eq(
-                ready[e]
-                & idle[e]
-                & ~(want_read[e] & read_taken).any()
-                & ~(want_write[e] & write_taken[e]).any()
-                & ~Cat(recent).any()
-            )
-            first = [start[o] & clash[o, e] for o in self.engines if o < e and (o, e) in clash]
-            m.d.comb += start[e].eq(free[e] & ~Cat(first).any())
+            others = [o for o in self.engines if (o, e) in clash]
+            recent = Cat(begun[o] & clash[o, e] for o in others).any()
+            first = Cat(start[o] & clash[o, e] for o in others if o < e).any()
+            m.d.comb += start[e].eq(ready[e] & opened[e] & ~begun[e] & ~recent & ~first)
 
         # Who owns what.
-        given_back = [Mux(port[e].last, own_read[e], 0) for e in self.engines]
-        taken = [Mux(begun[e], want_read[e], 0) for e in self.engines]
-        m.d.sync += read_taken.eq((read_taken & ~_or(given_back)) | _or(taken))
+        given_back = _or([Mux(port[e].last, own_read[e], 0) for e in self.engines])
+        taken = _or([Mux(begun[e], want_read[e], 0) for e in self.engines])
+        m.d.comb += read_next.eq((read_taken & ~given_back) | taken)
+        m.d.sync += read_taken.eq(read_next)
+        m.d.sync += [write_taken[e].eq(write_next[e]) for e in self.engines]
         most = sum(most_unfinished(self.arch, e) for e in self.engines)
         for g in range(groups):
-            holders = Signal(range(most), name=f"holders{g}")
-            more, fewer = Signal(name=f"more{g}"), Signal(name=f"fewer{g}")
+            holders, holders_next = (Signal(range(most), name=f"{n}{g}") for n in ("holders", "holders_next"))
+            single, more, fewer = (Signal(name=f"{n}{g}") for n in ("single", "more", "fewer"))
             m.d.comb += [
                 more.eq(Cat(begun[e] & want_write[e][g] for e in self.engines).any()),
                 fewer.eq(Cat(retire[e][g] for e in self.engines).any()),
+                holders_next.eq(holders + more - fewer),
             ]
-            m.d.sync += holders.eq(holders + more - fewer)
-            with m.If(more):
-                for e in self.engines:
-                    m.d.sync += write_taken[e][g].eq(~(begun[e] & want_write[e][g]))
-            with m.Elif(fewer & (holders == 1)):
-                m.d.sync += [write_taken[e][g].eq(0) for e in self.engines]
+            m.d.sync += [holders.eq(holders_next), single.eq(holders_next == 1)]
+            for e in self.engines:
+                kept = write_taken[e][g] & ~(single & fewer)
+                mine = begun[e] & want_write[e][g]
+                m.d.comb += write_next[e][g].eq(Mux(more, ~mine, kept))
         return m
 
     def _clashes(self, m: Module, heads: dict[Engine, _Ports]) -> dict[tuple[Engine, Engine], Signal]:

@@ -49,6 +49,9 @@ class RunControl(Component):
         Of the last run.
     clear, begin, stop, flush : out
         `clear` resets control and engines, `flush` the compute engines; `stop` while there is nothing to be started.
+    halt : out
+        FETCH asks for nothing more. A group that is begun is asked for to its end, also where END stands before it, as
+        in the simulator; so a run is finished only when FETCH is idle.
     first : in
         The cycle of FETCH's first request: cycle 0.
     ended, ends, fault, fault_index, next_index : in
@@ -65,7 +68,7 @@ class RunControl(Component):
         super().__init__(
             {
                 **{n: In(w) for n, w in (("start", 1), ("abort", 1), ("program_hash", 64), ("watchdog", 32))},
-                **{n: Out(1) for n in ("busy", "done", "error", "clear", "begin", "stop", "flush")},
+                **{n: Out(1) for n in ("busy", "done", "error", "clear", "begin", "stop", "halt", "flush")},
                 **{n: Out(w) for n, w in (("event", 2), ("cause", 8), ("response", 2), ("instruction", 32))},
                 **{n: Out(64) for n in ("address", "cycles", "hash")},
                 **{n: In(1) for n in ("first", "ended", "ends")},
@@ -85,7 +88,7 @@ class RunControl(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         design = int(self.arch.design_hash, 16)
-        state, waited = Signal(_State), Signal(range(FLUSH + 1))
+        state, waited, running = Signal(_State), Signal(range(FLUSH + 1)), Signal()
         known = Signal()
         trouble, all_done, quiet = (Signal(name=n) for n in ("trouble", "all_done", "quiet"))
         m.d.comb += [
@@ -94,7 +97,8 @@ class RunControl(Component):
             self.clear.eq(state == _State.CLEAR),
             self.begin.eq(state == _State.BEGIN),
             self.flush.eq(state == _State.STOP),
-            self.stop.eq(state != _State.RUN),
+            self.stop.eq(~running),
+            self.halt.eq(~running & (state != _State.FINISH)),
             quiet.eq(self.fetch_idle & self.load_idle & self.save_idle),
         ]
         m.d.sync += [known.eq(self.program_hash == design), self.event.eq(0)]
@@ -104,7 +108,7 @@ class RunControl(Component):
         ]
         m.d.sync += all_done.eq(self.ended & Cat(equal).all())
         self._count_cycles(m)
-        cause, instruction = self._watch(m, state, trouble)
+        cause, instruction = self._watch(m, trouble)
 
         with m.Switch(state):
             with m.Case(_State.IDLE):
@@ -121,8 +125,9 @@ class RunControl(Component):
                 with m.If(waited == _CLEAR - 1):
                     m.d.sync += state.eq(_State.BEGIN)
             with m.Case(_State.BEGIN):
-                m.d.sync += [state.eq(_State.RUN), waited.eq(0)]
+                m.d.sync += [state.eq(_State.RUN), running.eq(1), waited.eq(0)]
             with m.Case(_State.RUN):
+                m.d.sync += running.eq(~trouble & ~all_done)
                 with m.If(trouble):
                     m.d.sync += [
                         state.eq(_State.STOP),
@@ -153,7 +158,7 @@ class RunControl(Component):
         with m.If(~self.stop & (self.finished.any() | self.ends)):
             m.d.sync += self.cycles.eq(Cat(low, high))
 
-    def _watch(self, m: Module, state: Signal, trouble: Signal) -> tuple[Signal, Signal]:
+    def _watch(self, m: Module, trouble: Signal) -> tuple[Signal, Signal]:
         """Raise `trouble` in the cycle after something went wrong; returns its cause and its instruction."""
         cause, instruction = Signal(8, reset_less=True), Signal(32, reset_less=True)
         barking, patience = Signal(name="barking"), Signal(32, reset_less=True)
@@ -170,9 +175,8 @@ class RunControl(Component):
             (self.fault.any(), self.fault, self.fault_index),
             (barking, Cause.WATCHDOG, oldest),
         )
-        running = state == _State.RUN
         happened = Signal()
-        m.d.comb += happened.eq(running & ~trouble & Cat(c for c, _, _ in causes).any())
+        m.d.comb += happened.eq(~self.stop & ~trouble & Cat(c for c, _, _ in causes).any())
         m.d.sync += trouble.eq(happened)
         which: Value = Const(0, 8)
         index: Value = Const(0, 32)
