@@ -11,7 +11,7 @@ from .cli_compile import compiled_from
 from .cli_console import emit, staged, table
 from .cli_options import COMMON, DATA, MACHINE, Common, Data, Machine, Settings, parse_settings
 from .cli_run import read_feeds
-from .ir.errors import RtlError, TilewrightError
+from .ir.errors import ReportError, RtlError, TilewrightError
 
 if TYPE_CHECKING:
     from .rtl.agreement import Agreement
@@ -34,7 +34,11 @@ def rtl(
     board: Annotated[str, Parameter(help="Board (`tilewright board list`) or TOML file.")] = "kv260",
     mac: Mac = None,
     output: Annotated[
-        Path | None, Parameter(name=("--output", "-o"), help="Folder.  [default: tilewright-out/rtl-ARCH]")
+        Path | None,
+        Parameter(
+            name=("--output", "-o"),
+            help="Folder for dpu_top.v and dpu_top.toml.  [default: tilewright-out/rtl-ARCH]",
+        ),
     ] = None,
     common: Common = COMMON,
 ) -> None:
@@ -53,7 +57,13 @@ def rtl(
         style = mac or mac_style(place)
         text = verilog(machine, mac=style)
     folder = output or Path("tilewright-out") / f"rtl-{machine.name}"
-    files = {"dpu_top.v": text, "arch.toml": machine.toml()}
+    files = {"dpu_top.v": text, "dpu_top.toml": machine.toml()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReportError(
+            f"{folder}: cannot be made ({error.strerror}); give another folder with -o"
+        ) from None
     for name, content in files.items():
         write_whole(folder / name, content.encode())
     modules = sum(line.startswith("module ") for line in text.splitlines())

@@ -19,6 +19,7 @@ from ..hwsim.simulation import Trace, trace
 from ..ir.arch import Arch
 from ..ir.graph import Graph, Shape
 from ..ir.isa import Engine, Program, render
+from .model import Pattern
 
 if TYPE_CHECKING:
     from .cosim import CosimCore, CosimRun
@@ -163,7 +164,7 @@ def agree(
     core: CosimCore,
     plan: Planned,
     maps: NDArray[np.uint8],
-    dram: DramSpec | str,
+    memory: DramSpec | Pattern | str,
     *,
     name: str = "",
 ) -> Agreement:
@@ -173,8 +174,8 @@ def agree(
     ----------
     maps : uint8 (maps_bytes,)
         The DRAM maps region with the graph's inputs in place.
-    dram : DramSpec or str
-        The memory behind core and simulator.
+    memory : DramSpec, str or Pattern
+        What is behind core and simulator. With a bus at random only bytes are compared.
 
     Raises
     ------
@@ -182,9 +183,14 @@ def agree(
         The program is illegal, or for another design.
     """
     program, arch = plan.program, plan.arch
-    simulated = trace(program, arch, dram)
-    run = core.run(program, maps, dram, limit=2 * simulated.cycles + 20_000)
-    return judge(run, plan, emulate(program, arch, maps).maps, simulated, dram=str(dram), name=name)
+    emulated = emulate(program, arch, maps).maps
+    if isinstance(memory, Pattern):
+        slow = trace(program, arch, f"fixed:1,{memory.latency[1]}")
+        run = core.run(program, maps, memory, limit=10 * slow.cycles + 20_000)
+        return judge(run, plan, emulated, None, dram=str(memory), name=name)
+    simulated = trace(program, arch, memory)
+    run = core.run(program, maps, memory, limit=2 * simulated.cycles + 20_000)
+    return judge(run, plan, emulated, simulated, dram=str(memory), name=name)
 
 
 def judge(

@@ -32,11 +32,12 @@ def signals(arch: Arch) -> dict[str, tuple[tuple[str, int], ...]]:
     def flat(port: str, channels: Mapping[str, tuple[tuple[str, int], ...]]) -> tuple[tuple[str, int], ...]:
         return tuple((f"{port}_{c}{name}", bits) for c, members in channels.items() for name, bits in members)
 
+    fetches = [""] if arch.cores == 1 else [str(core) for core in range(arch.cores)]
     return {
-        "core": (("clk", 1), ("rst", 1), ("irq", 1)),
-        "engines": (("trace_start", 5), ("trace_done", 5)),
-        "fetch": flat("m_axi_fetch", read),
-        **{f"port {p}": flat(f"m_axi{p}", every) for p in range(arch.dma.ports)},
+        "core": (("clk", 1), ("rst", 1), ("irq", arch.cores)),
+        "engines": (("trace_start", 5 * arch.cores), ("trace_done", 5 * arch.cores)),
+        **{f"fetch {name}".strip(): flat(f"m_axi_fetch{name}", read) for name in fetches},
+        **{f"port {p}": flat(f"m_axi{p}", every) for p in range(arch.cores * arch.dma.ports)},
     }
 
 

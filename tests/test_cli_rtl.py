@@ -57,12 +57,12 @@ def test_rtl_writes_one_text_that_is_the_same_again(
     found = _answer(capsys, ["rtl", "--arch", str(machine), "--board", "zcu104", "-o", str(tmp_path / "a")])
     assert found["mac"] == "dsp48e2"
     assert found["design"] == SMALL.design_hash
-    assert found["files"] == [str(tmp_path / "a" / n) for n in ("dpu_top.v", "arch.toml")]
+    assert found["files"] == [str(tmp_path / "a" / n) for n in ("dpu_top.v", "dpu_top.toml")]
     text = (tmp_path / "a" / "dpu_top.v").read_text(encoding="utf-8")
     assert found["bytes"] == len(text.encode())
     assert found["modules"] == text.count("\nendmodule") > 10
     assert "module dpu_top(" in text
-    assert Arch.load(tmp_path / "a" / "arch.toml") == SMALL
+    assert Arch.load(tmp_path / "a" / "dpu_top.toml") == SMALL
     assert main(["rtl", "--arch", str(machine), "--board", "zcu104", "-o", str(tmp_path / "b")]) == 0
     assert f"{found['modules']} modules" in capsys.readouterr().out
     assert (tmp_path / "b" / "dpu_top.v").read_text(encoding="utf-8") == text
