@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from amaranth.asserts import AnyConst, Initial
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, Cat, ClockDomain, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Assert, Assume, Cat, ClockDomain, Module, ResetSignal, Signal, Value
 
 __all__ = ["Bench", "Outcome", "goals", "in_order", "missing_tools", "solve", "stable", "variant"]
 
@@ -47,6 +47,7 @@ _AIGER = (
     "memory_map -formal",
     "formalff -clk2ff -ff2anyinit",
     "opt -fast",
+    "techmap",
     "simplemap",
     "dffunmap",
     "aigmap",

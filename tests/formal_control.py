@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Signal
+from amaranth.hdl import Cat, Const, Mux, Signal, Value
+from amaranth.lib import data
 from formal import Bench, in_order
+from tilewright.ir.arch import Arch
+from tilewright.ir.isa import ENGINE_OF, Engine, Opcode, VecOp
+from tilewright.rtl.words import layout
 
-__all__ = ["instruction_queue", "ledger", "short_queue"]
+__all__ = ["instruction_queue", "interlock", "ledger", "short_queue"]
+
+_MACHINE = Arch().override(
+    {
+        "conv.pixels": 2, "conv.drain": 2, "conv.ic": 4, "conv.oc": 4, "dwc.pixels": 0, "dwc.channels": 0, "vec.pixels": 2,
+        "maps.kib": 4, "maps.groups": 2, "weights.kib": 4, "weights.depthwise_kib": 1, "weights.vector_kib": 1,
+        "dma.bits": 32, "dma.ports": 1, "dma.burst": 2, "dma.outstanding": 1, "queues.depth": 2, "queues.prefetch": 16,
+        "name": "small",
+    }
+)  # fmt: skip
+_FLIGHT = 2
+"""Instructions of an engine between start and done, most."""
 
 
 def _join(bench: Bench, part: Any, **values: Any) -> None:
@@ -52,3 +67,126 @@ def ledger(bench: Bench, module: Any) -> None:
     kept = Signal(2)
     bench.m.d.sync += kept.eq(Cat(retire, kept))
     bench.reach("retired in three cycles in a row", retire & kept.all())
+
+
+def _wants(engine: Engine, word: Value) -> tuple[Value, Value]:
+    """Groups whose read ports, and whose write port, an instruction uses: a bit a group."""
+
+    def group(number: Value, flag: Value | int = 1) -> Value:
+        return Mux(flag, Cat(number == g for g in range(_MACHINE.maps.groups)), 0)
+
+    f = data.View(layout(Opcode.VEC, VecOp.ADD), word)
+    if engine == Engine.LOAD:
+        f = data.View(layout(Opcode.LOAD), word)
+        return Const(0, 2), group(f.d_group, f.opcode == Opcode.LOAD)
+    if engine == Engine.SAVE:
+        return group(data.View(layout(Opcode.SAVE), word).a_group), Const(0, 2)
+    if engine == Engine.CONV:
+        f = data.View(layout(Opcode.CONV), word)
+        return group(f.a_group), group(f.d_group, f.last)
+    second = (f.func == VecOp.ADD) | (f.func == VecOp.MUL)
+    pools = (f.func == VecOp.MAX) | (f.func == VecOp.AVG)
+    ends = data.View(layout(Opcode.VEC, VecOp.MAX), word).last
+    return group(f.a_group) | group(f.b_group, second), group(f.d_group, ~pools | ends)
+
+
+def interlock(bench: Bench, module: Any) -> None:
+    """No port has two owners, nothing starts before its tokens, and what may start does.
+
+    Engines take any time: at least three cycles to `last`, at least one more to `done`.
+    """
+    dut, m = bench.add(module.Interlock(_MACHINE)), bench.m
+    word, push, stop = (
+        bench.free(len(dut.word), "word"),
+        bench.free(len(Engine), "push"),
+        bench.free(1, "stop"),
+    )
+    _join(bench, dut, word=word, push=push, stop=stop)
+    header = data.View(layout(Opcode.END), word)
+    bench.assume((push & (push - 1)) == 0)
+    for e in Engine:  # a token is waited for that is less than half of the counter away
+        bench.assume((push == 0) | ~getattr(header, f"wait_{e.name.lower()}")[14:].any())
+    met: dict[Engine, Value] = {}
+    starts: dict[Engine, Value] = {}
+    wants: dict[Engine, tuple[Value, Value]] = {}
+    reads: dict[Engine, Signal] = {}
+    writes: dict[Engine, Value] = {}
+    queued: dict[Engine, Signal] = {}
+    flights, given = [], {e: Signal(16, name=f"given_{e.name}") for e in Engine}
+    for e in Engine:
+        if e not in dut.engines:
+            bench.assume(~push[e])
+    for e in dut.engines:
+        port, name = getattr(dut, e.name.lower()), e.name.lower()
+        bench.assume(~push[e] | dut.space[e])
+        opcodes = [o for o in Opcode if ENGINE_OF.get(o) == e]
+        bench.assume(~push[e] | Cat(header.opcode == o for o in opcodes).any())
+        last, done = bench.free(1, f"{name}_last"), bench.free(1, f"{name}_done")
+        m.d.comb += [port.last.eq(last), port.done.eq(done)]
+        starts[e], wants[e] = port.start, _wants(e, port.word)
+        age, flight, ended = (
+            Signal(2, name=f"{name}_age"),
+            Signal(2, name=f"{name}_flight"),
+            Signal(2, name=f"{name}_ended"),
+        )
+        oldest, second = (Signal(2, name=f"{name}_{n}") for n in ("oldest", "second"))
+        reads[e], queued[e] = Signal(2, name=f"{name}_reads"), Signal(3, name=f"{name}_queued")
+        running = Signal(name=f"{name}_running")
+        with m.If(port.start):
+            m.d.sync += [running.eq(1), age.eq(0), reads[e].eq(wants[e][0])]
+        with m.Elif(last):
+            m.d.sync += [running.eq(0), reads[e].eq(0)]
+        with m.Elif(age != 3):
+            m.d.sync += age.eq(age + 1)
+        bench.assume(~last | (running & (age >= 1)))
+        bench.assume(~done | (ended != 0))
+        bench.assume(flight - done + port.start <= _FLIGHT)
+        m.d.sync += [
+            flight.eq(flight + port.start - done),
+            ended.eq(ended + last - done),
+            queued[e].eq(queued[e] + push[e] - port.start),
+            given[e].eq(given[e] + done),
+        ]
+        behind = flight - done
+        with m.If(done):
+            m.d.sync += [oldest.eq(second), second.eq(0)]
+        with m.If(port.start):
+            with m.If(behind == 0):
+                m.d.sync += oldest.eq(wants[e][1])
+            with m.Else():
+                m.d.sync += second.eq(wants[e][1])
+        writes[e] = oldest | second
+        flights.append(flight)
+        waits = data.View(layout(Opcode.END), port.word)
+        met[e] = Cat(~(given[o] - getattr(waits, f"wait_{o.name.lower()}"))[15] for o in Engine).all()
+        bench.check(
+            f"{name} starts an instruction that it has, when it has none",
+            ~port.start | ((queued[e] != 0) & ~running),
+        )
+        bench.check(f"{name} starts with its tokens", ~port.start | met[e])
+    for a in dut.engines:
+        for b in dut.engines:
+            if a == b:
+                continue
+            name, both = f"{a.name} and {b.name}", starts[b] if a < b else Const(0, 1)
+            read = wants[a][0] & (reads[b] | Mux(both, wants[b][0], 0))
+            write = wants[a][1] & (writes[b] | Mux(both, wants[b][1], 0))
+            bench.check(f"no read port has two owners: {name}", ~starts[a] | ~read.any())
+            bench.check(f"no write port has two owners: {name}", ~starts[a] | ~write.any())
+    waiting = Cat((queued[e] != 0) & met[e] for e in dut.engines).any()
+    quiet = waiting & ~stop & ~Cat(flights).any() & ~Cat(starts.values()).any()
+    stuck = bench.register(3, "stuck", lambda s: Mux(quiet, Mux(s == 7, 7, s + 1), 0))
+    bench.check("what may start does", stuck < 4)
+    bench.reach(
+        "a write port goes from one engine to another",
+        starts[Engine.CONV]
+        & wants[Engine.CONV][1][0]
+        & bench.register(1, "loaded", lambda s: s | (dut.load.done & (flights[0] == 1))),
+    )
+    bench.reach(
+        "three engines run",
+        Cat(starts.values())[1:].any()
+        & (reads[Engine.CONV] != 0)
+        & (writes[Engine.LOAD] != 0)
+        & starts[Engine.SAVE],
+    )

@@ -16,7 +16,7 @@ import formal_bus as bus
 import formal_control as control
 import pytest
 from formal import Bench, Engine, goals, missing_tools, solve, variant
-from tilewright.rtl import queues, registers, short_queue
+from tilewright.rtl import bursts, interlock, queues, registers, short_queue, write_buffer
 
 pytestmark = pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "tools")
 
@@ -86,6 +86,47 @@ CLAIMS = {
                 "count.eq(count + self.write)",
             ),
         },
+    ),
+    "interlock": Claim(
+        control.interlock,
+        interlock,
+        {
+            "a start a cycle ago is forgotten": ("& ~recent & ~first", "& ~first"),
+            "two start at once": ("& ~recent & ~first", "& ~recent"),
+            "a write port is given back by the first of two": (
+                "single.eq(holders_next == 1)",
+                "single.eq(1)",
+            ),
+        },
+        engine="bmc",
+        depth=9,
+    ),
+    "burst walker": Claim(
+        bus.burst_walker,
+        bursts,
+        {
+            "a burst does not wait": ("with m.Elif(out.ready):", "with m.Else():"),
+            "a burst goes on behind the cut": ("arch.burst_bytes - place)", "arch.burst_bytes)"),
+            "a burst comes unasked": ("measure & self.permit & ~out.valid", "measure & ~out.valid"),
+        },
+        engine="bmc",
+        depth=12,
+        scaled=bus.SCALED_WALK,
+    ),
+    "write buffer": Claim(
+        bus.write_buffer,
+        write_buffer,
+        {
+            "an address does not wait": ("place_free.eq(~aw.valid | aw.ready)", "place_free.eq(1)"),
+            "a beat does not wait": ("with m.If(w.ready | ~valid):", "with m.If(w.ready | ~spare_valid):"),
+            "wlast comes a beat late": (
+                "next_beats.eq(last_byte[offset_bits:])",
+                "next_beats.eq(last_byte[offset_bits:] + 1)",
+            ),
+            "the spare beat is lost": ("valid.eq(spare_valid | shown)", "valid.eq(shown)"),
+        },
+        engine="bmc",
+        depth=14,
     ),
     "register file": Claim(
         bus.registers,
