@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,39 @@ def _grid(head: Sequence[str], rows: Iterable[Sequence[Any]], right: str = "") -
 
 def _fenced(text: str, language: str = "text") -> str:
     return f"```{language}\n{text.rstrip()}\n```"
+
+
+# -- the hardware ------------------------------------------------------------------------------------------------------
+def registers() -> str:
+    from tilewright.rtl.register_map import REGISTERS
+
+    rows = []
+    for r in REGISTERS:
+        fields = "; ".join(
+            f"{f.low if f.width == 1 else f'{f.low + f.width - 1}:{f.low}'} `{f.name}` {f.meaning}"
+            for f in r.fields
+        )
+        rows.append(
+            (
+                f"0x{r.offset:03X}",
+                f"`{r.name}`",
+                r.access.value,
+                r.meaning + (f": {fields}" if fields else ""),
+            )
+        )
+    return _grid(("offset", "register", "access", "meaning"), rows)
+
+
+def error_causes() -> str:
+    from tilewright.rtl import faults
+
+    body = next(n for n in ast.parse(inspect.getsource(faults)).body if isinstance(n, ast.ClassDef)).body
+    rows = []
+    for member, text in pairwise(body):
+        match member, text:
+            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(meaning))):
+                rows.append((int(faults.Cause[name]), f"`{name}`", meaning))
+    return _grid(("cause", "name", "meaning"), rows, "rll")
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
@@ -98,7 +132,7 @@ def latencies() -> str:
 
     arch = Arch.preset("b4096")
     rows = [(f"`{n}`", getattr(latency, n)) for n in latency.__all__ if n.isupper()]
-    rows += [(f"`{n}(b4096)`", getattr(latency, n)(arch)) for n in latency.__all__ if not n.isupper()]
+    rows += [(f"`{n}(b4096)`", getattr(latency, n)(arch)) for n in latency.__all__ if n.endswith("_tail")]
     return _grid(("latency", "cycles"), rows, "lr")
 
 
@@ -476,6 +510,8 @@ def layer_columns() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "registers": registers,
+    "error causes": error_causes,
     "arch fields": arch_fields,
     "presets": presets,
     "latencies": latencies,

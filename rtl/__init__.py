@@ -1,1 +1,1 @@
-"""The hardware in Amaranth: to come. The instruction set, the latencies and the simulator in this package specify it."""
+"""The hardware in Amaranth: the core, its Verilog, co-simulation with Verilator, packages for boards."""
