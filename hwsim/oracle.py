@@ -105,6 +105,8 @@ def busy_and_tail(row: _Row, arch: Arch) -> tuple[int, int]:
         cycles = row["blocks"] * lanes
     elif row["func"] == VecOp.RESIZE:
         cycles = VEC_RESIZE
+    elif row["func"] in {VecOp.ADD, VecOp.MUL} and row["broadcast"] and row["a_group"] == row["b_group"]:
+        cycles = row["blocks"]  # the one pixel is read before the map
     for _ in range(row["blocks"] * row["out_h"]):
         match VecOp(row["func"]):
             case VecOp.ADD | VecOp.MUL:
@@ -113,7 +115,7 @@ def busy_and_tail(row: _Row, arch: Arch) -> tuple[int, int]:
             case VecOp.PRELU:
                 cycles += len(range(0, columns, v))
             case VecOp.MAX | VecOp.AVG if columns == 1:
-                cycles += row["kh"] * len(range(0, row["kw"], v))
+                cycles += row["kh"] * len(range(0, row["kw"], v)) * _ways(v, row["dx"], arch.banks)
             case VecOp.MAX | VecOp.AVG:
                 cycles += len(range(0, columns, v)) * row["kh"] * row["kw"] * _ways(v, row["sx"], arch.banks)
             case VecOp.TABLE:

@@ -257,19 +257,20 @@ def vec_busy(
     kh: int,
     kw: int,
     sx: int,
+    dx: int,
     shared: int,
     table: int,
     bilinear: int,
 ) -> tuple[int, int]:
-    """Busy cycles of a VEC and, second, its tail; `shared`: both sources are maps of one group."""
+    """Busy cycles of a VEC and, second, its tail; `shared`: both sources are maps of one group (2: the second is one pixel a block)."""
     rows, v = blocks * out_h, m[_V]
     if func in (_ADD, _MUL):
-        work = rows * _ceil(out_w, v) * (2 if shared else 1)
+        work = rows * _ceil(out_w, v) * (2 if shared == 1 else 1) + (blocks if shared == 2 else 0)
     elif func == _PRELU:  # a block's slopes first, one a cycle
         work = blocks * m[_L] + rows * _ceil(out_w, v)
     elif func in (_MAX, _AVG):
         if out_w == 1:
-            work = rows * kh * _ceil(kw, v)
+            work = rows * kh * _ceil(kw, v) * read_ways(v, dx, m[_B])
         else:
             work = rows * _ceil(out_w, v) * kh * kw * read_ways(v, sx, m[_B])
     elif func == _TABLE:
@@ -332,8 +333,8 @@ def _costs(m: _Vector, rows: _Matrix, out: _Matrix) -> None:
             lookups = requantised if table else 0
         elif op == _VEC:
             broadcast = f[21]
-            shared = f[19] == f[20] and not broadcast
-            busy, tail = vec_busy(m, func, oh, ow, blocks, kh, kw, sx, shared, table, f[22])
+            shared = (2 if broadcast else 1) if f[19] == f[20] else 0
+            busy, tail = vec_busy(m, func, oh, ow, blocks, kh, kw, sx, dx, shared, table, f[22])
             writes = blocks * pixels
             if func in (_ADD, _MUL):
                 reads = writes + (blocks if broadcast else writes)

@@ -180,7 +180,7 @@ class Arch(BaseModel):
     def banks(self) -> int:
         """Banks of a map group: the power of two at or above twice the pixels of the widest engine, so that a run
         of pixels at stride 1 or 2 falls into different banks."""
-        widest = max(self.conv.pixels, self.dwc.pixels, self.vec.pixels)
+        widest = max(self.conv.pixels, self.dwc.pixels, self.vec.pixels, self.vec.table_pixels)
         return 1 << (2 * widest - 1).bit_length()
 
     @property

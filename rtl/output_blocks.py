@@ -24,7 +24,7 @@ def reaches(lanes: int, oc: int, words: int, lane0: int) -> int:
     """Output channels from which on some block of `oc` channels writes `words` words of `lanes`, the first at `lane0`.
 
     >>> reaches(16, 16, 2, 0) == _NEVER, reaches(16, 16, 2, 5), reaches(10, 12, 3, 3)
-    (True, 12, 24)
+    (True, 12, 48)
     """
     least = _NEVER
     for block in range(lanes):  # lanes of first channels repeat after that

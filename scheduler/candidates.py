@@ -184,10 +184,10 @@ class Costing:
             return total
         op = layer.op
         nb = blocks(self.graph.tensors[layer.output].shape[2], lanes)
-        kh = kw = sx = 1
+        kh = kw = sx = dx = 1
         func, table, bilinear = VecOp.TABLE, int(isinstance(op, Table)), 0
         if isinstance(op, Pool):
-            (kh, kw), sx = op.window.kernel, op.window.stride[1]
+            (kh, kw), sx, dx = op.window.kernel, op.window.stride[1], op.window.dilation[1]
             func = VecOp.MAX
         elif isinstance(op, (Add, Mul)):
             func = VecOp.ADD
@@ -195,7 +195,7 @@ class Costing:
             func = VecOp.PRELU
         elif isinstance(op, Resize):
             func, bilinear = VecOp.RESIZE, int(op.bilinear)
-        return int(vec_busy(m, func, rows, cols, nb, kh, kw, sx, 0, table, bilinear)[0])
+        return int(vec_busy(m, func, rows, cols, nb, kh, kw, sx, dx, 0, table, bilinear)[0])
 
     # -- candidates --------------------------------------------------------------------------------------------------
     def candidate(
