@@ -10,7 +10,7 @@ from formal import Bench, in_order, stable
 from tilewright.ir.arch import Arch
 from tilewright.rtl.register_map import register
 
-__all__ = ["SCALED_WALK", "burst_walker", "load_reads", "registers", "write_buffer"]
+__all__ = ["SCALED_WALK", "burst_walker", "registers", "write_buffer"]
 
 SMALL = Arch().override(
     {

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Mux, Signal, Value
 from amaranth.lib import data
-from formal import Bench, in_order
+from formal import Bench, in_order, stable
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import ENGINE_OF, Engine, Opcode, VecOp
 from tilewright.rtl.words import layout
 
-__all__ = ["instruction_queue", "interlock", "ledger", "short_queue"]
+__all__ = ["FOUR_WORDS", "fetch", "instruction_queue", "interlock", "ledger", "short_queue"]
 
 _MACHINE = Arch().override(
     {
@@ -21,6 +22,8 @@ _MACHINE = Arch().override(
         "name": "small",
     }
 )  # fmt: skip
+FOUR_WORDS = (("import FETCH_BYTES, WORD_BYTES", "import WORD_BYTES\n\nFETCH_BYTES = 4 * WORD_BYTES"),)
+"""FETCH with groups of four instructions."""
 _FLIGHT = 2
 """Instructions of an engine between start and done, most."""
 
@@ -190,3 +193,38 @@ def interlock(bench: Bench, module: Any) -> None:
         & (writes[Engine.LOAD] != 0)
         & starts[Engine.SAVE],
     )
+
+
+def fetch(bench: Bench, module: Any) -> None:
+    """AXI4 read address channel; never more asked for than there is room; words in the order of their beats.
+
+    A beat is an instruction, a burst two, a group four, the buffer has eight.
+    """
+    room = 8
+    small = SimpleNamespace(
+        dma=SimpleNamespace(bits=512), burst_bytes=128, queues=SimpleNamespace(prefetch=room)
+    )
+    dut, m = bench.add(module.Fetch(small)), bench.m
+    begin, stop, take = (bench.free(1, n) for n in ("begin", "stop", "take"))
+    base, words = bench.any(64), bench.any(32)
+    _join(bench, dut, begin=begin, stop=stop, take=take, base=base, words=words)
+    ar, r = dut.bus.ar, dut.bus.r
+    ready, valid, bit = (bench.free(1, n) for n in ("ready", "valid", "bit"))
+    odd = bench.register(1, "odd", lambda s: s ^ valid)
+    m.d.comb += [ar.ready.eq(ready), r.valid.eq(valid), r.last.eq(odd), r.data.eq(bit)]
+    began = bench.register(1, "began", lambda s: s | begin)
+    bench.assume(~begin | ~began)
+    bench.assume(base[:10] == 0)
+    bench.assume(~take | dut.valid)
+    asked = ar.valid & ar.ready
+    owed = bench.register(5, "owed", lambda s: s + (asked << 1) - valid)
+    bench.assume(~valid | (owed != 0))
+    held = bench.register(5, "held", lambda s: s + (asked << 1) - take)
+    count = bench.register(33, "count", lambda s: s + (asked << 1))
+    stable(bench, ar, ("addr", "len", "size", "burst"), "ar")
+    bench.check("a burst is cut at its own length", ~ar.valid | ((ar.addr[:7] == 0) & (ar.len == 1)))
+    bench.check("never more than there is room for", held + (ar.valid << 1) <= room)
+    bench.check("no group that the program has not", ~ar.valid | (count < ((words + 3)[:33] & ~3)))
+    inside = in_order(bench, valid, bit, take, dut.word[0], room)
+    bench.check("a word comes after its beat", ~dut.valid | (inside != 0))
+    bench.reach("the buffer is full", (inside == room) & dut.valid)

@@ -16,7 +16,7 @@ import formal_bus as bus
 import formal_control as control
 import pytest
 from formal import Bench, Engine, goals, missing_tools, solve, variant
-from tilewright.rtl import bursts, interlock, queues, registers, short_queue, write_buffer
+from tilewright.rtl import bursts, fetch, interlock, queues, registers, short_queue, write_buffer
 
 pytestmark = pytest.mark.skipif(bool(missing_tools()), reason=missing_tools() or "tools")
 
@@ -86,6 +86,21 @@ CLAIMS = {
                 "count.eq(count + self.write)",
             ),
         },
+    ),
+    "fetch": Claim(
+        control.fetch,
+        fetch,
+        {
+            "an address does not wait": ("& (~ar.valid | ar.ready) &", "&"),
+            "a group is asked for with room for a part of it": ("(room >= _GROUP)", "(room != 0)"),
+            "a word is lost that was not taken": (
+                "fresh.eq(~ahead | ~self.valid | self.take)",
+                "fresh.eq(1)",
+            ),
+        },
+        engine="bmc",
+        depth=13,
+        scaled=control.FOUR_WORDS,
     ),
     "interlock": Claim(
         control.interlock,
