@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tilewright as tw
 from tilewright.hwsim.emulate import emulate
-from tilewright.hwsim.simulation import region_bases, simulate
+from tilewright.hwsim.simulation import region_bases
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import Region
 from tilewright.rtl.axi import BOUNDARY
@@ -176,7 +176,6 @@ def test_a_program_leaves_the_same_bytes_however_the_bus_holds_it_up(built: Buil
     assert (result["bursts"] > 0).all()
     assert result["stalled"].sum() > 100
     assert result["most"][1:].max() == ARCH.dma.outstanding
-    assert result["cycles"] > simulate(built.plan.program, ARCH, "fixed:8,1").cycles
 
 
 def test_registers_hold_what_is_written_however_the_bus_holds_them_up(built: Built) -> None:
