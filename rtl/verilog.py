@@ -130,6 +130,6 @@ def _header(arch: Arch, mac: str, count: int) -> str:
         f"Tilewright {version('tilewright')}: DPU {arch.name}, design {arch.design_hash}",
         str(arch),
         f"{count} modules; products: {mac}; written with Amaranth {version('amaranth')}",
-        "Clock clk, synchronous reset rst (active high); the registers behind s_axi are those of rtl/register_map.py",
+        "clock clk, synchronous reset rst (active high); registers behind s_axi (AXI4-Lite), DRAM behind m_axi* (AXI4)",
     )
     return "".join(f"// {line}\n" for line in lines) + "\n"
