@@ -322,9 +322,9 @@ def _run(command: Sequence[str], work: Path, environment: dict[str, str] | None 
             if "zlib.h" in tail
             else ""
         )
-        raise CosimulationError(
-            f"{Path(command[0]).name} failed with code {done.returncode}: {tail}{missing}"
-        )
+        code = done.returncode
+        ended = f"failed with code {code}" if code > 0 else f"was ended by signal {-code} (out of memory?)"
+        raise CosimulationError(f"{Path(command[0]).name} {ended}{': ' if tail else ''}{tail}{missing}")
 
 
 def _sources() -> str:
