@@ -38,6 +38,8 @@ _PORT_WIRE = re.compile(r"^(  (?:input|output) (.+;)\n)  wire \2\n", re.MULTILIN
 _NEXT = re.compile(
     r"  always @\* begin\n    if \(at_start\) begin end\n((?:    .*\n)*?    +(?P<next>n\d+)(?:\[[^]]*\])? = .*\n(?:    .*\n)*)  end\n"
 )
+_FOLDED = re.compile(r"\\\$auto\$\S+ ")
+"""What comparisons with a constant were folded to."""
 _CONSTANT = re.compile(r"^  always @\*\n(    .* = \d+'[bdh][0-9a-f]+;\n)", re.MULTILINE)
 """A block that reads nothing never runs in an event-driven simulator."""
 _CLOCKED = re.compile(r"(?:^  always @\(posedge clk\)\n    [^\n]*;\n){2,}", re.MULTILINE)
@@ -75,6 +77,8 @@ def _tidy(text: str) -> str:
     if any(re.fullmatch(r"n\d+", t) for t in taken):
         raise InvariantError("a signal is called n and a number, as unnamed ones are")
     text = _NUMBERED.sub(r"n\1", text)
+    folded = {name: f"folded_{i} " for i, name in enumerate(dict.fromkeys(_FOLDED.findall(text)))}
+    text = _FOLDED.sub(lambda found: folded[found[0]], text)
 
     def plain(found: re.Match[str]) -> str:
         name = f"{found[1]}__{found[2]}"
