@@ -29,7 +29,8 @@ def test_b4096_counts() -> None:
     # 8 pixels x 16 channels x 3 taps in halves, and 4 x 16 requantisers.
     assert full["DSP"] - plain["DSP"] == 192 + 128
     assert plain["BRAM36"] == 4 * 16 * 2 + 2 + 2 * 2 * 2
-    assert (plain["URAM"], full["URAM"]) == (32, 48)
+    # 16 banks of 16 bytes x 2048 words in pairs; 1365 words of 16 lanes x 3 taps.
+    assert (plain["URAM"], full["URAM"]) == (16 * 2, 16 * 2 + 16 * 3 // 8)
 
 
 @pytest.mark.parametrize("name", PRESETS)
