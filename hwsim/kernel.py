@@ -397,7 +397,8 @@ def run(
     reasons = np.full((2, 3), _C_PORT, np.int64)
 
     end_at, left = 0, n
-    while left > 0:
+    # What is recorded of a bus goes on until the last group of words is fetched, which nobody may be waiting for.
+    while left > 0 or (dram[_KIND] == REPLAYED and fetch_at < fetch_total):
         best, actor = _INF, -1
         # 0: FETCH
         if fetch_at < fetch_total:
