@@ -132,7 +132,8 @@ def _estimated(graphs: Sequence[Graph], task: Task) -> Cost:
     """The fast estimate, segment by segment."""
     from .scheduler.quick import quick
 
-    return _sum([quick(graph, task.arch, task.dram, task.objective) for graph in graphs])
+    found = [quick(g, task.arch, task.dram, task.objective, board=task.board) for g in graphs]
+    return _sum([Cost(q.cycles, q.dram_bytes, q.energy_pj, q.macs) for q in found])
 
 
 def _simulated(graphs: Sequence[Graph], task: Task) -> Cost:

@@ -79,7 +79,7 @@ def hypervolume(values: Values, reference: Values) -> float:
     total = 0.0
     for n, (low, high) in enumerate(zip(slices[:, -1], tops, strict=True), 1):
         if high > low:
-            total += (high - low) * hypervolume(slices[:n, :-1], reference[:-1])
+            total += float(high - low) * hypervolume(slices[:n, :-1], reference[:-1])
     return total
 
 
@@ -95,7 +95,7 @@ def normalised_hypervolume(values: Values) -> float:
     if not bool(varies.any()):
         return 1.0
     scaled = (values[:, varies] - low[varies]) / (high[varies] - low[varies])
-    return hypervolume(scaled[front(scaled)], np.ones(int(varies.sum())))
+    return float(hypervolume(scaled[front(scaled)], np.ones(int(varies.sum()))))
 
 
 def knee(values: Values) -> int:
