@@ -122,6 +122,7 @@ class CosimCore:
         memory: DramSpec | Pattern | str,
         *,
         limit: int,
+        reset: bool = True,
         prepare: Callable[[Model], None] = lambda model: None,
     ) -> CosimRun:
         """One job.
@@ -134,6 +135,8 @@ class CosimCore:
             A memory as the simulator has it (exact in every cycle), or a bus at random.
         limit : int
             Cycles after which the job is given up.
+        reset : bool
+            Reset the core if it is; else it goes on.
         prepare : callable
             Called with the model before the start, to inject faults.
 
@@ -181,7 +184,7 @@ class CosimCore:
             mac=self.mac,
             seconds=seconds,
         )
-        if not came:
+        if not came and reset:
             model.reset()
         return run
 
