@@ -15,7 +15,16 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Instance, Module, ResetInserter, ResetSignal, Signal, Value
+from amaranth.hdl import (
+    ClockSignal,
+    Instance,
+    Module,
+    ResetInserter,
+    ResetSignal,
+    Signal,
+    UnusedElaboratable,
+    Value,
+)
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib.wiring import Component, Flow
 
@@ -126,11 +135,18 @@ _current: ContextVar[Modules | None] = ContextVar("modules", default=None)
 
 @contextmanager
 def modules() -> Iterator[Modules]:
-    """While this lasts, `place` instantiates modules of the yielded collection."""
+    """While this lasts, `place` instantiates modules of the yielded collection.
+
+    Where it is left by an error, half of a design's parts were never used. Amaranth would warn of each of them, much later
+    and at the expense of whoever is running then; the error is enough.
+    """
     found = Modules()
     token = _current.set(found)
     try:
         yield found
+    except BaseException:
+        UnusedElaboratable._MustUse__silence = True  # as it does itself when a program ends by an error
+        raise
     finally:
         _current.reset(token)
 
