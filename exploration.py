@@ -52,7 +52,7 @@ def explore(
     weights: Mapping[str, float] | None = None,
     combine: Literal["weighted", "worst"] | None = None,
     calibration: Any = None,
-    synthetic_calibration: bool = True,
+    synthetic_calibration: bool | None = None,
     input_shape: Any = None,
     seed: int = 0,
     executor: Executor | None = None,
@@ -85,8 +85,9 @@ def explore(
     weights : dict of network name to frames of it in the mix
     combine : str
         weighted or worst, see `Space`.
-    synthetic_calibration : bool
-        Float networks without calibration data get seeded synthetic data: fine for cycles and energy, not for SQNR.
+    synthetic_calibration : bool, optional
+        Float networks without calibration data get seeded synthetic data, which cycles and energy do not depend on.
+        Default: yes, but for networks in files not where SQNR is asked for.
     executor : Executor, optional
         Any `concurrent.futures.Executor`; its workers need this package.
     jobs : int, optional
@@ -109,8 +110,11 @@ def explore(
     _check_numbers(margin, sample, most_simulated, levels, executor, jobs, cluster)
     wanted = _models(models) or list(place.models)
     folder = Path(output) if output is not None else None
-    feed = Feed(calibration, synthetic_calibration and calibration is None, input_shape, seed)
     sqnr = any(o.name == "sqnr" for o in aims) or any("sqnr_db" in e.names for e in place.requirements)
+    if synthetic_calibration is None:
+        built_in = all(str(m).startswith("zoo:") for m in (*wanted, *place.axes.get("model.variant", ())))
+        synthetic_calibration = built_in or not sqnr
+    feed = Feed(calibration, synthetic_calibration and calibration is None, input_shape, seed)
     networks = Networks(wanted, place, feed, sqnr=sqnr, on_stage=on_stage)
     mix = _weights(networks.names, {**place.weights, **(weights or {})})
     how = combine or place.combine
@@ -121,11 +125,8 @@ def explore(
         if cluster is not None:
             executor, disconnect = cluster_executor(cluster)
             stack.callback(disconnect)
-        crew = Crew(
-            jobs=default_jobs() if jobs is None else jobs, executor=executor, blobs=networks.blobs
-        )
-        at_once = stack.push(lambda kind, *_: crew.close(at_once=kind is not None))
-        del at_once
+        crew = Crew(jobs=default_jobs() if jobs is None else jobs, executor=executor, blobs=networks.blobs)
+        stack.push(lambda kind, *_: crew.close(at_once=kind is not None))
         campaign = Campaign(
             place,
             aims,
@@ -191,7 +192,9 @@ def open_study(folder: str | Path) -> Study:
     finally:
         store.close()
     if facts.get("schema") != SCHEMA:
-        raise ReportError(f"{path}: schema is {facts.get('schema')!r}, this version reads {SCHEMA!r}; explore again")
+        raise ReportError(
+            f"{path}: schema is {facts.get('schema')!r}, this version reads {SCHEMA!r}; explore again"
+        )
     run = facts.get("run")
     if run is None:
         raise ReportError(f"{path}: the study was not finished ({len(rows):,} designs); go on with --resume")
@@ -274,7 +277,9 @@ def _facts(
         "schema": SCHEMA,
         "space": space.toml(),
         "models": [_identity(m) for m in (*models, *space.axes.get("model.variant", ()))],
-        "feed": _identity(feed.calibration) if feed.calibration is not None else "synthetic or none",
+        "feed": _identity(feed.calibration)
+        if feed.calibration is not None
+        else "synthetic, where the network is float",
         "shape": str(feed.input_shape or ""),
         "weights": dict(weights),
         "combine": combine,
@@ -290,8 +295,8 @@ def _identity(model: Any) -> str:
         path = Path(model)
         if path.is_dir():
             names = sorted(p for p in path.iterdir() if p.is_file())
-            digest = hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in names))
-            return f"{path.name} {digest.hexdigest()}"
+            each = b"".join(hashlib.sha256(p.read_bytes()).digest() for p in names)
+            return f"{path.name} {hashlib.sha256(each).hexdigest()}"
         if not path.is_file():
             raise ModelError(f"{path}: no such file; networks are ONNX files or zoo:NAME")
         return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"

@@ -282,9 +282,7 @@ class _Meter:
             # The corners keep the scale of all designs met, of which only the front is kept here.
             worst = np.vstack([self.values, self.high[None]])
             volume = normalised_hypervolume(worst)
-            best = {
-                o.name: float(o.sign * v) for o, v in zip(campaign.objectives, self.low, strict=True)
-            }
+            best = {o.name: float(o.sign * v) for o, v in zip(campaign.objectives, self.low, strict=True)}
         campaign.on_progress(
             Progress(
                 self.level,

@@ -96,7 +96,9 @@ def install(blobs: Mapping[str, bytes]) -> None:
         _NETWORKS.popitem(last=False)
 
 
-def evaluate_batch(tasks: Sequence[Task], blobs: Mapping[str, bytes] | None = None) -> tuple[Outcome, ...] | Absent:
+def evaluate_batch(
+    tasks: Sequence[Task], blobs: Mapping[str, bytes] | None = None
+) -> tuple[Outcome, ...] | Absent:
     """Evaluate designs one after the other; a design that fails is an outcome, not an exception."""
     install(blobs or {})
     wanted = dict.fromkeys(digest for task in tasks for _, digest in task.networks)

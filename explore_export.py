@@ -25,9 +25,7 @@ def facts_of(study: Study) -> StudyFacts:
     from . import explore_study
 
     labels = {axis: tuple(_label(v) for v in values) for axis, values in study.space.axes.items()}
-    places = {
-        axis: {repr(v): i for i, v in enumerate(values)} for axis, values in study.space.axes.items()
-    }
+    places = {axis: {repr(v): i for i, v in enumerate(values)} for axis, values in study.space.axes.items()}
     front, sample = {d.design for d in study.pareto}, set(study.sample)
 
     def values(d: Design, claim: str) -> tuple[float, ...]:
@@ -188,9 +186,7 @@ def notebook(study: Study) -> str:
     body = "".join(
         "<tr>"
         + f"<td><code>{c.design[:8]}</code></td>"
-        + "".join(
-            f"<td>{escape(shown(a, v))}</td>" for a, v in zip(facts.aims, facts.values(c), strict=True)
-        )
+        + "".join(f"<td>{escape(shown(a, v))}</td>" for a, v in zip(facts.aims, facts.values(c), strict=True))
         + "".join(f"<td>{escape(facts.axes[n][c.choices[order.index(n)]])}</td>" for n in names)
         + "</tr>"
         for c in facts.front[:30]
@@ -261,5 +257,3 @@ def write_report(study: Study, folder: Path, *, figures: bool = True) -> tuple[s
     for name, data in files.items():
         write_whole(folder / name, data)
     return tuple(files)
-
-

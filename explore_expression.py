@@ -212,9 +212,9 @@ def _value(node: ast.expr, quantities: Mapping[str, Any]) -> Any:
             return any(_value(v, quantities) for v in values)
         case ast.Compare(left=left, ops=ops, comparators=rest):
             a = _value(left, quantities)
-            for op, right in zip(ops, rest, strict=True):
+            for sign, right in zip(ops, rest, strict=True):
                 b = _value(right, quantities)
-                if not _COMPARE[type(op)](a, b):
+                if not _COMPARE[type(sign)](a, b):
                     return False
                 a = b
             return True
@@ -235,7 +235,9 @@ def _number(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:,.6g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+    return (
+        f"{value:,.6g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+    )
 
 
 def _some(known: Collection[str]) -> str:

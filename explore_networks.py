@@ -198,7 +198,9 @@ def _by_name(models: Sequence[Any]) -> dict[str, Any]:
         if isinstance(model, str | Path):
             name = str(model).removeprefix(ZOO) if _is_zoo(model) else Path(model).stem
         else:
-            name = str(getattr(model, "name", "") or getattr(getattr(model, "graph", None), "name", "network"))
+            name = str(
+                getattr(model, "name", "") or getattr(getattr(model, "graph", None), "name", "network")
+            )
         n = 2
         base = name
         while name in out or name == VARIANT:
@@ -212,9 +214,7 @@ def _resized(model: Any, resolution: int) -> Mapping[str, tuple[int, ...]]:
     import onnx
 
     try:
-        proto = (
-            onnx.load(str(model), load_external_data=False) if isinstance(model, str | Path) else model
-        )
+        proto = onnx.load(str(model), load_external_data=False) if isinstance(model, str | Path) else model
         inputs = list(proto.graph.input)
     except Exception as error:
         raise ModelError(f"{model}: cannot be read as an ONNX file: {error}") from None

@@ -13,7 +13,16 @@ from typing import Literal
 
 from .ir.errors import ArchError
 
-__all__ = ["DESIGN", "MEASURED_QUANTITIES", "OBJECTIVES", "Combine", "Objective", "combined", "measures", "named"]
+__all__ = [
+    "DESIGN",
+    "MEASURED_QUANTITIES",
+    "OBJECTIVES",
+    "Combine",
+    "Objective",
+    "combined",
+    "measures",
+    "named",
+]
 
 Combine = Literal["weighted", "worst"]
 

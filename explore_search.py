@@ -64,33 +64,29 @@ def _evolve(campaign: Campaign, level: Level, seed: int, folder: Path | None) ->
     met: dict[str, Point] = {}
     still = evaluated = 0
     while evaluated < space.search.evaluations and still < STILL:
-        trials = [study.ask(kinds) for _ in range(space.search.population)]
-        points = []
-        fresh = 0
-        for trial in trials:
-            choices = {a: space.axes[a][i] for a, i in trial.params.items()}
-            choices = {a: choices[a] for a in space.axes}
-            point = make_point(space, choices, len(met))
+        asked: list[tuple[Any, Point | None]] = []
+        still += 1
+        for _ in range(space.search.population):
+            trial = study.ask(kinds)
+            point = make_point(space, {a: space.axes[a][trial.params[a]] for a in space.axes}, len(met))
             if point.key not in met:
-                spent = not point.reasons
-                if spent and evaluated >= space.search.evaluations:
-                    point = met.get(point.key, point)
-                    points.append(None)
-                    continue
+                if not point.reasons:
+                    if evaluated >= space.search.evaluations:
+                        asked.append((trial, None))
+                        continue
+                    evaluated += 1
                 met[point.key] = point
-                evaluated += spent
-                fresh += 1
-            points.append(met[point.key])
-        still = 0 if fresh else still + 1
-        campaign.evaluate([p for p in dict.fromkeys(q.key for q in points if q) for p in [met[p]]], level)
-        for trial, point in zip(trials, points, strict=True):
-            if point is None:
+                still = 0
+            asked.append((trial, met[point.key]))
+        generation = {p.key: p for _, p in asked if p is not None}
+        campaign.evaluate(generation.values(), level)
+        for trial, chosen in asked:
+            if chosen is None:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            design = campaign.design(point.key)
-            values, violation = _judged(design, campaign, level)
+            values, violation = _judged(campaign.design(chosen.key), campaign, level)
             trial.set_user_attr("violation", violation)
-            trial.set_user_attr("design", point.key)
+            trial.set_user_attr("design", chosen.key)
             study.tell(trial, values)
 
 
@@ -147,5 +143,3 @@ def _distributions(optuna: Any, space: Space) -> Mapping[str, Any]:
             else optuna.distributions.CategoricalDistribution(tuple(range(last + 1)))
         )
     return out
-
-

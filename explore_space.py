@@ -328,16 +328,21 @@ def _base(space: Space) -> dict[str, Any]:
     return {"base": space.arch["base"]} if "base" in space.arch else {}
 
 
+def _checker(kind: Any) -> TypeAdapter[Any]:
+    """What checks a value of a type that is made at run time."""
+    return TypeAdapter(kind)
+
+
 def _leaves() -> list[tuple[str, TypeAdapter[Any]]]:
     out: list[tuple[str, TypeAdapter[Any]]] = []
     for name, info in Arch.model_fields.items():
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             out += [
-                (f"{name}.{k}", TypeAdapter(Annotated[f.annotation, f])) for k, f in inner.model_fields.items()
+                (f"{name}.{k}", _checker(Annotated[f.annotation, f])) for k, f in inner.model_fields.items()
             ]
         else:
-            out.append((name, TypeAdapter(Annotated[inner, info])))
+            out.append((name, _checker(Annotated[inner, info])))
     return out
 
 
@@ -352,11 +357,11 @@ def _is_table(kind: Any) -> bool:
 
 
 _BESIDE_KINDS: dict[str, TypeAdapter[Any]] = {
-    "base": TypeAdapter(Literal[tuple(PRESETS)]),
+    "base": _checker(Literal[tuple(PRESETS)]),
     "board": TypeAdapter(str),
     "dram": TypeAdapter(str),
     "objective": TypeAdapter(Literal["latency", "energy", "edp"]),
-    "mode": TypeAdapter(Literal[tuple(MODES)]),
+    "mode": _checker(Literal[tuple(MODES)]),
     "model.width": TypeAdapter(Annotated[float, Field(gt=0, le=8)]),
     "model.resolution": TypeAdapter(Annotated[int, Field(ge=1, le=16384)]),
     "model.variant": TypeAdapter(Annotated[str, Field(min_length=1)]),
@@ -369,7 +374,9 @@ def _problems(error: ValidationError) -> str:
         if e["type"] in {"list_type", "model_type"} and e["loc"][:1] == ("space",):
             if isinstance(e["input"], dict | list):
                 continue  # it is the other of the two forms, whose own message follows
-            e["msg"] = f"choices are a list, as [{e['input']!r}], or a range, as {{ from = 1, to = 8, step = 1 }}"
+            e["msg"] = (
+                f"choices are a list, as [{e['input']!r}], or a range, as {{ from = 1, to = 8, step = 1 }}"
+            )
         place = ".".join(str(p) for p in e["loc"] if not str(p).startswith(("list[", "Range", "function-")))
         text = e["msg"].removeprefix("Value error, ")
         lines.append(f"{place}: {text}" if place else text)

@@ -211,5 +211,3 @@ def _locked(folder: Path) -> IO[str]:
             f"{folder}: another run works on this study; wait for its end, or give another folder with -o"
         ) from None
     return file
-
-

@@ -239,7 +239,9 @@ class Study:
             return pool[knee(objective_values(pool, self.objectives, self.claim))]
         (wanted,) = named([objective])
         if wanted.exact and wanted.column not in pool[0].resources:
-            raise ArchError(f"objective {objective}: was not measured in this study; name it among the objectives")
+            raise ArchError(
+                f"objective {objective}: was not measured in this study; name it among the objectives"
+            )
         # Ties in the one are broken by the others.
         values = objective_values(pool, [wanted, *self.objectives], self.claim)
         return pool[min(range(len(pool)), key=lambda i: (*values[i], i))]

@@ -117,9 +117,7 @@ def _may_hold(design: Design, campaign: Campaign, margin: float) -> bool:
     row = campaign.rows[design.design]
     if row.status != "evaluated" or design.simulated:
         return False
-    better = {
-        c: v * ((1 + margin) if c in _MORE else (1 - margin)) for c, v in design.estimate.items()
-    }
+    better = {c: v * ((1 + margin) if c in _MORE else (1 - margin)) for c, v in design.estimate.items()}
     known = {**row.machine["quantities"], **design.resources, **better}
     rules = [e for e in campaign.space.requirements if set(e.names) & set(MEASURED_QUANTITIES)]
     return not misses([e for e in rules if set(e.names) <= known.keys()], known)

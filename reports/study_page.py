@@ -99,7 +99,7 @@ def _headline(agreements: Sequence[Agreement]) -> Agreement | None:
     """Of latency, on the random sample where there is one that says something."""
     latency = [a for a in agreements if a.quantity == "latency"]
     random = [a for a in latency if a.designs == "random sample" and a.points >= 3]
-    return (random or latency or [None])[0]
+    return next(iter(random or latency), None)
 
 
 def _drawn(facts: StudyFacts) -> list[Candidate]:
