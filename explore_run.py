@@ -257,13 +257,15 @@ def _begin(blobs: Mapping[str, bytes]) -> None:
     install(blobs)
 
 
-def cluster_executor(address: str) -> tuple[Executor, Callable[[], None]]:
+def cluster_executor(address: str, *, timeout: float = 10.0) -> tuple[Executor, Callable[[], None]]:
     """An executor on a dask cluster, and what closes the connection.
 
     Parameters
     ----------
     address : str
         Of the scheduler, as ``tcp://10.0.0.1:8786``.
+    timeout : float
+        Seconds to wait for its answer.
 
     Raises
     ------
@@ -277,7 +279,7 @@ def cluster_executor(address: str) -> tuple[Executor, Callable[[], None]]:
             f"--cluster {address}: dask.distributed is not installed; pip install 'tilewright[cluster]'"
         ) from None
     try:
-        client = Client(address, timeout=10, set_as_default=False)
+        client = Client(address, timeout=timeout, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ArchError(
             f"--cluster {address}: no scheduler answers ({error}); start one with `dask scheduler`"
