@@ -12,6 +12,7 @@ from ..ir.arch import Arch
 from ..ir.errors import InvariantError, RtlError
 from .core import DpuTop
 from .hierarchy import modules
+from .readable import readable
 
 __all__ = ["MACS", "verilog"]
 
@@ -89,7 +90,7 @@ def _tidy(text: str) -> str:
     text = _CONSTANT.sub(r"  initial\n\1", text)
     text = _PORT_WIRE.sub(r"\1", _REPEATED.sub(plain, text))
     modules_of = re.split(r"^(?=module )", text, flags=re.MULTILINE)
-    return "".join(_clocked(module) for module in modules_of)
+    return "".join(readable(_clocked(module)) for module in modules_of)
 
 
 def _clocked(module: str) -> str:
