@@ -3,9 +3,9 @@
 Yosys gives every operator a wire, ``n1 = a & b``, and every register a block. Here a wire that is read once goes to where it
 is read, ``(a & b)``, as long as lines stay short; and neighbouring blocks that differ in their registers only become one.
 
-An operand of Verilog is as wide as what stands around it, so an expression takes a wire's place only where it means the
-same there: operators that do not care about further bits (``&``, not ``+``) anywhere, others where all around is exactly
-as wide as the wire was, signed ones not at all.
+An operand of Verilog is as wide as what stands around it, so an expression takes a wire's place only if it is as wide by
+itself, and where it means the same: operators that do not care about further bits (``&``, not ``+``) anywhere, others
+where all around is exactly as wide as the wire was, signed ones not at all.
 """
 
 from __future__ import annotations
@@ -247,8 +247,8 @@ class _Module:
         plain = _Expression(atom, self.bits(atom), True, True, False)
         before = set(self.gone)
         found = self.rendered(atom, room - 2) if plain.own and context else None
-        if found is not None and not found.signed and found.own <= plain.own:
-            same = context == plain.own or (found.own == plain.own and found.grows)
+        if found is not None and not found.signed and found.own == plain.own:
+            same = context == plain.own or found.grows
             if same:
                 return self.taken(atom, found, False)
         self.gone = before
