@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ from .ir.errors import ReportError, RtlError, TilewrightError
 
 if TYPE_CHECKING:
     from .rtl.agreement import Agreement
+    from .rtl.paths import LogicPath
     from .verified import Verified
 
 __all__ = ["Mac", "rtl", "verify"]
@@ -40,6 +42,12 @@ def rtl(
             help="Folder for dpu_top.v and dpu_top.toml.  [default: tilewright-out/rtl-ARCH]",
         ),
     ] = None,
+    paths: Annotated[
+        bool,
+        Parameter(
+            help="Also list the longest logic path of each module: multipliers, carry bits, LUT levels."
+        ),
+    ] = False,
     common: Common = COMMON,
 ) -> None:
     """Write the core's Verilog."""
@@ -56,6 +64,12 @@ def rtl(
 
         style = mac or mac_style(place)
         text = verilog(machine, mac=style, uram=place.uram // machine.cores)
+        found: tuple[LogicPath, ...] = ()
+        if paths:
+            from .rtl.paths import logic_paths
+
+            stage("logic paths")
+            found = logic_paths(machine, style, place.uram // machine.cores)
     folder = output or Path("tilewright-out") / f"rtl-{machine.name}"
     files = {"dpu_top.v": text, "dpu_top.toml": machine.toml()}
     try:
@@ -77,13 +91,27 @@ def rtl(
         "lines": text.count("\n"),
         "bytes": len(text.encode()),
         "files": [str(folder / name) for name in files],
+        **({"paths": [asdict(path) for path in found]} if paths else {}),
     }
     emit(
         common,
         value,
-        f"{machine}\n  {modules} modules, {value['lines']:,} lines, {len(text) / 1e3:.0f} KB, MAC style {style}\n"
+        f"{_paths(found)}{machine}\n  {modules} modules, {value['lines']:,} lines, {len(text) / 1e3:.0f} KB, MAC style {style}\n"
         f"written: {', '.join(str(folder / name) for name in files)}",
     )
+
+
+def _paths(found: tuple[LogicPath, ...]) -> str:
+    """The longest path of each module as a table; "" without any."""
+    if not found:
+        return ""
+    longest = {path.module: path for path in reversed(found)}  # the heaviest of a module is last
+    rows = [
+        (p.module, str(p.multipliers), str(p.carry), f"{p.levels:.1f}", f"{p.start} → {p.end}")
+        for p in sorted(longest.values(), key=lambda p: (-p.weight, -p.levels, p.module))
+    ]
+    head = ("module", "multipliers", "carry bits", "LUT levels", "from → to")
+    return table(rows, head=head) + "\n\n"
 
 
 def verify(

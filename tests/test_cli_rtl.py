@@ -63,8 +63,12 @@ def test_rtl_writes_one_text_that_is_the_same_again(
     assert found["modules"] == text.count("\nendmodule") > 10
     assert "module dpu_top(" in text
     assert Arch.load(tmp_path / "a" / "dpu_top.toml") == SMALL
-    assert main(["rtl", "--arch", str(machine), "--board", "zcu104", "-o", str(tmp_path / "b")]) == 0
-    assert f"{found['modules']} modules" in capsys.readouterr().out
+    words = ["rtl", "--arch", str(machine), "--board", "zcu104", "-o", str(tmp_path / "b")]
+    assert main([*words, "--paths"]) == 0
+    told = capsys.readouterr().out
+    assert f"{found['modules']} modules" in told
+    assert "carry bits" in told
+    assert len(told.splitlines()) > found["modules"] / 2
     assert (tmp_path / "b" / "dpu_top.v").read_text(encoding="utf-8") == text
 
 
