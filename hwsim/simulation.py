@@ -79,10 +79,9 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     pool = vec & ((func == VecOp.MAX) | (func == VecOp.AVG))
     keeps = (conv | pool) & (col["last"] == 0)  # accumulators or running sums stay, nothing is written
     writes = ((conv | dwc | vec) & ~keeps) | (op == Opcode.LOAD)
-    group_a, group_b = np.left_shift(1, col["a_group"]), np.left_shift(1, col["b_group"])
-    out["reads"] = np.where(reads_a, group_a, 0)
-    out["reads"][pair] |= group_b[pair]
-    out["writes"] = np.where(writes, np.left_shift(1, col["d_group"]), 0)
+    owned = {p: np.left_shift(np.left_shift(2, col[f"{p}_span"]) - 1, col[f"{p}_group"]) for p in "dab"}
+    out["reads"] = np.where(reads_a, owned["a"], 0) | np.where(pair, owned["b"], 0)
+    out["writes"] = np.where(writes, owned["d"], 0)
 
     moves = (op == Opcode.LOAD) | (op == Opcode.SAVE)  # with runs; FILL is one
     dma = moves | (op == Opcode.FILL)
