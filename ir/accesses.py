@@ -13,7 +13,7 @@ from .arch import Arch
 from .depthwise import record_words
 from .isa import COLUMNS, Memory, Opcode, Region, VecOp
 
-__all__ = ["BOX", "DRAM_MAPS", "MAPS", "MEMORIES", "boxes", "highest", "memory_sizes"]
+__all__ = ["BOX", "DRAM_MAPS", "MAPS", "MEMORIES", "OPERANDS", "boxes", "highest", "memory_sizes"]
 
 Matrix = NDArray[np.int64]
 
@@ -21,18 +21,21 @@ MEMORIES = ("maps", "weights", "depthwise", "tables", "vector", "dram")
 """Memories by number; the maps are the words of all groups, one after the other, DRAM is the bytes of the maps region."""
 MAPS, _WEIGHTS, _DEPTHWISE, _TABLES, _VECTOR, DRAM_MAPS = range(6)
 
+OPERANDS = ("d", "a", "b")
+
 _AXES = tuple(
     f"{axis}_{name}" for axis in "yx" for name in ("count", "taps", "stride", "dilation", "pad", "limit")
 )
 BOX = {
     name: i
     for i, name in enumerate(
-        ("instruction", "write", "memory", "base", "plane", "blocks", "pitch", "ring", "row0", *_AXES, "stop")
+        ("instruction", "write", "memory", "base", "plane", "blocks", "pitch", "ring", "row0", *_AXES, "stop", "operand")
     )
 }
 """Columns of a box. An axis touches ``i * stride + tap * dilation - pad`` for every i < count and tap < taps, where
 that is within 0..limit-1; block b, row y, column x is word ``base + b*plane + ((row0 + y) % ring)*pitch + x``, which is
-below `stop`: the end of the memory, or of the operand's map groups."""
+below `stop`: the end of the memory, or of the map groups of the operand (`OPERANDS`, counted from 1).
+"""
 
 _UNLIMITED = 1 << 40
 
@@ -87,7 +90,7 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
         }
         return found | {
             "memory": MAPS, "base": group * words + col[f"{prefix}_base"], "ring": np.maximum(col[f"{prefix}_rows"], 1),
-            "stop": (group + col[f"{prefix}_span"] + 1) * words,
+            "stop": (group + col[f"{prefix}_span"] + 1) * words, "operand": OPERANDS.index(prefix) + 1,
         }  # fmt: skip
 
     out = {"y_count": col["out_h"], "x_count": col["out_w"], "blocks": col["blocks"]}

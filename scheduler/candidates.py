@@ -5,6 +5,7 @@ The cost of a candidate is counted with the simulator's own timing functions on 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,13 +16,17 @@ from ..ir.graph import Add, Graph, Mul, Pool, PRelu, Resize, Table
 from ..ir.isa import Engine, VecOp
 from ..ir.layout import blocks
 from .layers import Layer, Part
-from .strips import Strips, plan_strips
+from .strips import Strips, may_replace, plan_strips
 from .weights import fold_of, parameter_words
 
 __all__ = ["Candidate", "Costing", "RingNeed"]
 
 _DRAM_SHARE = 0.85
 """Share of the DMA's peak that a stream of strips sustains (UG585: 87-97 % by access pattern; see docs/memory.md)."""
+
+
+_CHUNKS_HELD = 2
+"""Chunks of a map that goes to DRAM chunk by chunk: one is made while the one before is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Candidate:
     rings : dict of tensor to RingNeed
         Rings that this group itself makes or loads.
     loads, saves : tuple of str
+    in_place : dict of tensor to tensor
+        Maps that take over the words of one that is not read again.
     cycles : float
         Estimated time: the busiest of the engines and the DRAM.
     dram_bytes : int
@@ -70,13 +77,14 @@ class Candidate:
     rings: dict[str, RingNeed]
     loads: tuple[str, ...]
     saves: tuple[str, ...]
+    in_place: dict[str, str]
     cycles: float
     dram_bytes: int
 
     @cached_property
     def least_words(self) -> int:
-        """Map words with the smallest rings."""
-        return sum(r.words(r.rows) for r in self.rings.values())
+        """Map words with the smallest rings, beside maps that are on chip already."""
+        return sum(r.words(r.rows) for t, r in self.rings.items() if t not in self.in_place)
 
 
 class Costing:
@@ -200,13 +208,16 @@ class Costing:
     # -- candidates --------------------------------------------------------------------------------------------------
     def candidate(
         self, layers: tuple[Layer, ...], outputs: set[str], resident_maps: set[str], saves: tuple[str, ...], rows: int, *,
-        cols: int | None = None, order: str = "strips", resident: bool = True, chunk: dict[str, int] | None = None,
+        dying: Set[str] = frozenset(), cols: int | None = None, order: str = "strips", resident: bool = True,
+        chunk: dict[str, int] | None = None,
     ) -> Candidate | None:  # fmt: skip
-        """A candidate, or None where a ring or the weights cannot fit."""
+        """A candidate, or None where a ring or the weights cannot fit; `dying`: resident maps that are not read after it."""
         arch, graph = self.arch, self.graph
         made = {layer.output for layer in layers}
         last = graph.tensors[layers[-1].output].shape
         cols = cols or last[1]
+        if cols < last[1] and not made.isdisjoint(resident_maps):
+            return None  # column tiles go to DRAM
         strips = self._strips_of(layers, outputs, rows)
         loads = tuple(
             dict.fromkeys(
@@ -232,16 +243,39 @@ class Costing:
                     w = cols
             elif cols < last[1]:
                 w = cols if t in made else self._tile_width(layers[0], t, cols, last[1])
+            if order == "chunks" and t == layers[-1].output and t not in resident_maps:
+                nb = min(nb, _CHUNKS_HELD * (chunk or {})[layers[-1].name] * arch.conv.oc // arch.lanes)
             if t in resident_maps and t in made:
                 need = slack = h
                 w = graph.tensors[t].shape[1]
             rings[t] = RingNeed(w, nb, need, slack, fold)
-            if rings[t].words(need) > arch.group_words:
+            if rings[t].words(need) > arch.span * arch.group_words:
                 return None
         chunk = chunk or {}
+        replaced: dict[str, str] = {}
+        if cols == last[1] and order == "strips":
+            for layer in layers:
+                if layer.output in resident_maps and (source := self._replaced(layers, layer, dying, strips)):
+                    replaced[layer.output] = source
         return self._priced(
-            Candidate(layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, 0.0, 0)
+            Candidate(
+                layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, replaced, 0.0, 0
+            )
         )
+
+    def _replaced(
+        self, layers: tuple[Layer, ...], layer: Layer, dying: Set[str], strips: Strips
+    ) -> str | None:
+        """The resident map whose words the layer's output may take over."""
+        shape = self.graph.tensors[layer.output].shape
+        for source in layer.inputs:
+            if (
+                source in dying
+                and self.graph.tensors[source].shape == shape
+                and may_replace(layers, layer, source, strips)
+            ):
+                return source
+        return None
 
     def _tile_width(self, layer: Layer, tensor: str, cols: int, width: int) -> int:
         widest = 1

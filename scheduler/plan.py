@@ -2,13 +2,14 @@
 
 1. `Costing` prices candidates for every run of consecutive layers: strip heights, loop orders, weights resident or
    streamed.
-2. Dynamic programming over the cuts between groups picks the cheapest sequence for the objective.
-3. Maps between groups stay on chip where they fit; placement decides, and spills the largest map where it must.
+2. Dynamic programming over the cuts between groups, and over which maps are on chip at each cut, picks the cheapest
+   sequence for the objective.
+3. Placement gives every map its words; where a map finds no gap, it is spilled, and step 2 comes again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from ..ir.arch import Arch
@@ -18,14 +19,16 @@ from ..ir.isa import Engine
 from ..ir.tile import Group, Ring, Statement, TileProgram
 from .candidates import Candidate
 from .layers import Layer, make_layers
-from .place import Floor, Users, Wanted, place_group
+from .place import Floor, Users, Wanted
 from .search import Objective, Options, Search
 from .strips import strip_driver
 
 __all__ = ["plan_tiling"]
 
-_RESIDENT_SHARE = 0.3
-"""Share of the map memory up to which dynamic programming takes a map between groups to stay on chip; placement decides."""
+_SMALL = 1 / 16
+"""Maps that a group leaves for later ones are not considered for DRAM where they take less of the map memory together."""
+_BEAM = 24
+"""States kept at a cut: which maps are on chip there."""
 
 
 def plan_tiling(
@@ -54,6 +57,32 @@ def plan_tiling(
     return _Planner(Search(graph, arch, layers, objective, dram_bytes_per_cycle, options)).run(), layers
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The cheapest way to a cut between layers with these maps on chip: the group before it, and the cut before that."""
+
+    cost: float
+    first: int
+    resident: frozenset[str]
+    before: _Cut | None
+    candidate: Candidate | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A group of layers: first and stop layer, the maps that are on chip before and after it, how it was priced."""
+
+    first: int
+    stop: int
+    before: frozenset[str]
+    after: frozenset[str]
+    candidate: Candidate | None
+
+    @property
+    def in_place(self) -> dict[str, str]:
+        return self.candidate.in_place if self.candidate is not None else {}
+
+
 class _Planner:
     """Carries out the three steps."""
 
@@ -68,112 +97,146 @@ class _Planner:
         self.readers = search.readers
         self.maker = {layer.output: i for i, layer in enumerate(self.layers)}
         self.spilled = {t for t in self.graph.tensors if not self._may_stay(t)}
+        self.alone: set[int] = set()  # layers that share no group
 
     def _may_stay(self, tensor: str) -> bool:
-        """A map can stay on chip between groups: it is made here, fits a map group, and no view needs it in DRAM."""
+        """A map can stay on chip between groups: it is made here, an operand can hold it, and no view needs it in DRAM."""
         if not self.options.keep_maps or tensor not in self.maker or not self.readers[tensor]:
             return False
         viewed = self.layers[self.maker[tensor]].engine is None or any(
             self.layers[i].engine is None for i in self.readers[tensor]
         )
-        return not viewed and self.costing.map_words(tensor) <= self.arch.group_words
+        return not viewed and self.costing.map_words(tensor) <= self.arch.span * self.arch.group_words
 
-    # -- dynamic programming over cuts -------------------------------------------------------------------------------
     def run(self) -> TileProgram:
-        share = _RESIDENT_SHARE * self.arch.group_words * self.arch.maps.groups
-        hopeful = {
-            t for t in self.graph.tensors if t not in self.spilled and self.costing.map_words(t) <= share
-        }
-        groups = self._cuts(hopeful)
         while True:
-            placed = self._place(groups)
+            steps = self._cuts()
+            placed = self._place(steps)
             if not isinstance(placed, _Misfit):
                 return TileProgram(self.graph.name, self.arch.design_hash, tuple(placed))
             if placed.spill is not None:
                 self.spilled.add(placed.spill)
-                hopeful.discard(placed.spill)
-            elif placed.group is not None and len(groups[placed.group]) > 1:
-                g = placed.group
-                groups = [*groups[:g], *([i] for i in groups[g]), *groups[g + 1 :]]
+            elif placed.group is not None and steps[placed.group].stop - steps[placed.group].first > 1:
+                self.alone |= set(range(steps[placed.group].first, steps[placed.group].stop))
             else:
-                raise self.search.does_not_fit(self.layers[groups[placed.group or 0][0]])
+                raise self.search.does_not_fit(self.layers[steps[placed.group or 0].first])
 
-    def _cuts(self, hopeful: set[str]) -> list[list[int]]:
+    # -- dynamic programming over cuts and what is on chip there -----------------------------------------------------
+    def _cuts(self) -> list[_Step]:
         n = len(self.layers)
-        best = [0.0] + [float("inf")] * n
-        back = [0] * (n + 1)
-        for j in range(1, n + 1):
-            for i in range(j - 1, max(-1, j - 1 - self.options.fuse), -1):
-                if j - i > 1 and (
-                    self.layers[i].engine is None
-                    or self.layers[j - 1].engine is None
-                    or self.layers[i].reduces
-                ):
+        at: list[dict[frozenset[str], _Cut]] = [{} for _ in range(n + 1)]
+        at[0][frozenset()] = _Cut(0.0, 0, frozenset(), None, None)
+        for i in range(n):
+            cuts = sorted(at[i].values(), key=lambda cut: cut.cost)[:_BEAM]
+            for j in range(i + 1, min(n, i + self.options.fuse) + 1):
+                if j - i > 1 and not self._may_join(i, j):
                     break
-                if j - i > 1 and not self.costing.weights_fit(self.layers[i:j]):
-                    break  # a longer group has more weights still
-                found = self.search.best(i, j, hopeful)
-                if found is None and j - i > 1:
-                    continue
-                cost = self.search.value(found) if found is not None else 1e15
-                if best[i] + cost < best[j]:
-                    best[j], back[j] = best[i] + cost, i
-        cuts, j = [], n
-        while j:
-            cuts.append(list(range(back[j], j)))
-            j = back[j]
-        return cuts[::-1]
+                made = [layer.output for layer in self.layers[i:j]]
+                later = [t for t in made if t not in self.spilled and self.search.last_reader(t) >= j]
+                for cut in cuts:
+                    for kept in self._keeps(later):
+                        self._extend(at, cut, i, j, kept)
+        best: _Cut | None = min(at[n].values(), key=lambda cut: cut.cost)
+        steps: list[_Step] = []
+        j = n
+        while best is not None and best.before is not None:
+            steps.append(_Step(best.first, j, best.before.resident, best.resident, best.candidate))
+            j, best = best.first, best.before
+        return steps[::-1]
+
+    def _may_join(self, i: int, j: int) -> bool:
+        """Layers i..j-1 can be one group, if layers i..j-2 can."""
+        layers = self.layers
+        if layers[i].engine is None or layers[j - 1].engine is None or layers[j - 2].reduces:
+            return False  # what a global pooling gives exists after the last strip
+        return not self.alone & {i, j - 1} and self.costing.weights_fit(layers[i:j])
+
+    def _keeps(self, later: list[str]) -> list[frozenset[str]]:
+        """Which maps to leave on chip for later groups: all; each number of the smaller ones; none."""
+        if sum(map(self.costing.map_words, later)) <= _SMALL * self.arch.map_words:
+            return [frozenset(later)]
+        order = sorted(later, key=lambda t: (self.costing.map_words(t), t))
+        return [frozenset(order[:k]) for k in range(len(order), -1, -1)]
+
+    def _extend(
+        self, at: list[dict[frozenset[str], _Cut]], cut: _Cut, i: int, j: int, kept: frozenset[str]
+    ) -> None:
+        held = sum(map(self.costing.map_words, cut.resident))
+        c = self.search.best(i, j, cut.resident | kept, self.arch.map_words - held)
+        if c is None and (j - i > 1 or kept):
+            return
+        cost = cut.cost + (self.search.value(c) if c is not None else 1e15)
+        after = kept | {t for t in cut.resident if self.search.last_reader(t) >= j}
+        old = at[j].get(after)
+        if old is None or cost < old.cost:
+            at[j][after] = _Cut(cost, i, after, cut, c)
 
     # -- placement ---------------------------------------------------------------------------------------------------
-    def _place(self, groups: list[list[int]]) -> list[Group] | _Misfit:
-        group_of = {i: g for g, members in enumerate(groups) for i in members}
+    def _place(self, steps: list[_Step]) -> list[Group] | _Misfit:
         floor = Floor(self.arch)
-        crossing: dict[str, int] = {}  # resident maps between groups, with their last group
-        for t, i in self.maker.items():
-            last = max((group_of[r] for r in self.readers[t]), default=-1)
-            if last > group_of[i] and t not in self.spilled:
-                crossing[t] = last
+        residents = self._residents(steps)
+        lost = floor.settle(residents.values())
+        if lost is not None:
+            return _Misfit(spill=lost)
         out: list[Group] = []
-        for g, members in enumerate(groups):
-            floor.retire(g)
-            i, j = members[0], members[-1] + 1
+        for g, step in enumerate(steps):
+            i, j = step.first, step.stop
             if self.layers[i].engine is None:
                 out.append(self._view(self.layers[i]))
                 continue
-            here = {t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output)}
-            stay = {t for t in crossing if t in here}
-            taken = sum(a.stop - a.base for group in floor.live for a in group)
-            room = self.arch.group_words * self.arch.maps.groups - taken
+            stay = step.before | step.after
+            room = floor.free(g) + sum(
+                residents[t].need.words(residents[t].need.rows)
+                for t in step.after - step.before
+                if t in residents
+            )
             rings = None
             while rings is None:
-                c = self.search.best(i, j, stay, room)
+                c = self.search.best(i, j, stay, room, step.in_place)
                 if c is None:
                     break
-                tiled = c.cols < self.graph.tensors[c.layers[-1].output].shape[1]
-                if tiled and c.layers[-1].output in crossing:
-                    return _Misfit(spill=c.layers[-1].output)
-                rings = place_group(floor, self._wanted(c, stay, g, crossing))
+                local = [w for w in self._wanted(c, g) if not (w.tensor in stay and w.tensor in self.maker)]
+                rings = floor.rings(g, local)
                 room = min(room, c.least_words) - 1
             if rings is None or c is None:
-                alive = [
-                    (a.stop - a.base, a.tensor) for group in floor.live for a in group if a.tensor in crossing
-                ]
-                mine = [(self.costing.map_words(t), t) for t in stay if self.maker[t] in members]
-                if alive or mine:
-                    return _Misfit(spill=max([*alive, *mine])[1])
-                return _Misfit(group=g)
+                alive = [(self.costing.map_words(t), t) for t in stay]
+                return _Misfit(spill=max(alive)[1]) if alive else _Misfit(group=g)
+            for t in step.after - step.before:
+                rings[t] = floor.ring(self._holder(t, steps), c.rings[t])
             out.append(self._group(c, rings))
         return out
 
-    def _wanted(self, c: Candidate, stay: set[str], g: int, crossing: dict[str, int]) -> list[Wanted]:
+    def _residents(self, steps: list[_Step]) -> dict[str, Wanted]:
+        """Maps that stay on chip between groups, with those that take over their words as one."""
+        found: dict[str, Wanted] = {}
+        last = {t: g for g, step in enumerate(steps) for t in step.before}
+        for g, step in enumerate(steps):
+            if step.candidate is None:
+                continue
+            for w in self._wanted(step.candidate, g):
+                if w.tensor not in step.after:
+                    continue
+                holder = self._holder(w.tensor, steps)
+                if holder == w.tensor:
+                    found[holder] = replace(w, last=last[w.tensor])
+                else:
+                    found[holder] = replace(found[holder], last=last[w.tensor])
+        return found
+
+    def _holder(self, tensor: str, steps: list[_Step]) -> str:
+        """The first of the maps that take over each other's words."""
+        over = {new: old for step in steps for new, old in step.in_place.items()}
+        while tensor in over:
+            tensor = over[tensor]
+        return tensor
+
+    def _wanted(self, c: Candidate, g: int) -> list[Wanted]:
         writer = {layer.output: (layer.engine or Engine.LOAD).name for layer in c.layers}
         wanted = []
         for t, need in c.rings.items():
             readers = {(layer.engine or Engine.SAVE).name for layer in c.layers if t in layer.inputs}
             readers |= {"SAVE"} if t in c.saves else set()
-            users = Users(writer.get(t, "LOAD"), frozenset(readers))
-            resident = t in stay and t in writer
-            wanted.append(Wanted(t, need, users, crossing[t] if resident else g, resident))
+            wanted.append(Wanted(t, need, Users(writer.get(t, "LOAD"), frozenset(readers)), g, g))
         return wanted
 
     def _group(self, c: Candidate, rings: dict[str, Ring]) -> Group:

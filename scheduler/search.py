@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +49,7 @@ class Options:
         Strip height of multi-layer groups; 0 lets the scheduler choose.
     """
 
-    fuse: int = 8
+    fuse: int = 16
     keep_maps: bool = True
     save_all: bool = False
     fold_tables: bool = True
@@ -97,6 +98,10 @@ class Search:
             return c.dram_bytes * per_byte + 0.01 * c.cycles
         return c.cycles + c.dram_bytes * per_byte
 
+    def last_reader(self, tensor: str) -> int:
+        """Number of the last layer that reads a map; -1 if none does."""
+        return max(self.readers[tensor], default=-1)
+
     def outside(self, i: int, j: int) -> set[str]:
         """Maps of layers i..j-1 that are wanted afterwards."""
         wanted = set()
@@ -106,18 +111,32 @@ class Search:
                 wanted.add(t)
         return wanted
 
-    def best(self, i: int, j: int, stay: set[str], room: int | None = None) -> Candidate | None:
-        """The best candidate for layers i..j-1 if the maps in `stay` are on chip; `room`: map words to be had."""
+    def best(
+        self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
+    ) -> Candidate | None:
+        """The best candidate for layers i..j-1 if the maps in `stay` are on chip.
+
+        Parameters
+        ----------
+        room : int
+            Map words to be had.
+        in_place : dict of tensor to tensor, optional
+            Which maps take over the words of others; any by default.
+        """
         touched = frozenset(
             t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay
         )
         key = (i, j, touched)
         if key not in self._memo:
             self._memo[key] = self._search(i, j, set(touched))
-        if room is None:
-            sources = sum(self.costing.map_words(t) for t in touched - self.outside(i, j))
-            room = self.arch.group_words * self.arch.maps.groups * 9 // 10 - sources
-        return next((c for c in self._memo[key] if c.least_words <= room), None)
+        return next(
+            (
+                c
+                for c in self._memo[key]
+                if c.least_words <= room and (in_place is None or c.in_place == in_place)
+            ),
+            None,
+        )
 
     def _search(self, i: int, j: int, stay: set[str]) -> list[Candidate]:
         """All candidates for layers i..j-1, best first; column tiles only where nothing else is possible."""
@@ -131,6 +150,9 @@ class Search:
             and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
         )
         on_chip = kept | (stay - {layer.output for layer in layers})
+        dying = frozenset(
+            t for t in on_chip - kept if t not in self.graph.outputs and self.last_reader(t) < j
+        )
         height = self.graph.tensors[strip_driver(layers)].shape[0]
         width = self.graph.tensors[layers[-1].output].shape[1]
         found: list[Candidate] = []
@@ -138,18 +160,19 @@ class Search:
             here = [
                 c
                 for settings in self._settings(layers, rows, height)
-                if (c := costing.candidate(layers, outputs, on_chip, saves, rows, **settings)) is not None
+                if (c := costing.candidate(layers, outputs, on_chip, saves, rows, dying=dying, **settings))
+                is not None
             ]
             worse = found and here and min(map(self.value, here)) > _HOPELESS * min(map(self.value, found))
             found += here
-            if worse and min(c.least_words for c in here) < self.arch.group_words // 4:
+            if worse and min(c.least_words for c in here) < self.arch.map_words // 16:
                 break  # lower strips only cost more, and need no less than this
         if (
             layers[-1].reduces
             and blocks(self.graph.tensors[layers[-1].output].shape[2], self.arch.lanes) > self.arch.vec.sums
         ):
             found = [c for c in found if c.strips.count == 1]
-        if len(layers) == 1:
+        if len(layers) == 1 and not kept:
             found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
         return sorted(found, key=self.value)
 
@@ -163,9 +186,18 @@ class Search:
         single = len(layers) == 1
         strips = -(-height // rows)
         chunk = {layer.name: self._chunk(layer) for layer in layers}
+        settings: list[dict[str, Any]]
         if strips == 1:
-            return [{"resident": False, "chunk": chunk}]
-        settings: list[dict[str, Any]] = [{"resident": True}]
+            settings = [{"resident": False, "chunk": chunk}]
+            if single and layers[0].engine == Engine.CONV:
+                largest = self._largest_chunk(layers[0])
+                for size in dict.fromkeys((chunk[layers[0].name], largest, largest // 2)):
+                    if self._aligned(layers[0], size):
+                        settings.append(
+                            {"resident": False, "order": "chunks", "chunk": {layers[0].name: size}}
+                        )
+            return settings
+        settings = [{"resident": True}]
         if single and layers[0].engine == Engine.CONV:
             settings.append({"resident": False, "chunk": chunk})
             for size in dict.fromkeys((chunk[layers[0].name], self._largest_chunk(layers[0]))):
@@ -222,7 +254,7 @@ class Search:
         whole: list[Candidate],
     ) -> list[Candidate]:
         """Column tiles, where no candidate of whole rows takes less than half of the map memory."""
-        half = self.arch.group_words * self.arch.maps.groups // 2
+        half = self.arch.map_words // 2
         if any(c.least_words <= half for c in whole) or layers[0].reduces:
             return []
         found: list[Candidate] = []
@@ -250,7 +282,7 @@ class Search:
 
     def misfits(self) -> tuple[ScheduleError, ...]:
         """An error for every layer that fits in no tile, even alone with its maps in DRAM."""
-        capacity = self.arch.group_words * self.arch.maps.groups
+        capacity = self.arch.map_words
         return tuple(
             self.does_not_fit(layer)
             for i, layer in enumerate(self.layers)
@@ -281,7 +313,7 @@ class Search:
         )
         row = self.costing.map_words(widest) // tensors[widest].shape[0]
         return ScheduleError(
-            f"{layer.name}: no tile fits {arch.name}: a row of %{widest} takes {row} map words, a map group holds {arch.group_words} and its "
+            f"{layer.name}: no tile fits {arch.name}: a row of %{widest} takes {row} map words, operands lie in at most {arch.span * arch.group_words} and the "
             f"window more than one row; raise maps.kib, or take fewer map groups",
-            node=layer.name, demand=row, bound=arch.group_words,
+            node=layer.name, demand=row, bound=arch.span * arch.group_words,
         )  # fmt: skip

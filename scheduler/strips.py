@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.graph import Graph
+from ..ir.graph import Add, Graph, Mul, PRelu, Table
 from ..ir.isa import Engine
 from .layers import Layer
 
 _NEVER = 1 << 30
 
-__all__ = ["Strips", "plan_strips", "strip_driver"]
+__all__ = ["Strips", "may_replace", "plan_strips", "strip_driver"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +119,32 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
         ring[t] = min(max(1, int((after - low).max())), rows_of_map)
         slack[t] = min(max(ring[t], int((ahead - low).max())), rows_of_map)
     return Strips(rows, count, need, stage, ring, slack)
+
+
+def may_replace(layers: tuple[Layer, ...], layer: Layer, source: str, strips: Strips) -> bool:
+    """Whether an elementwise layer may write its output over `source`, which was whole on chip before the group.
+
+    Every row must have been read by the group's other layers before the layer overwrites it: their next step reads
+    further down.
+    """
+    if (
+        layer.engine != Engine.VEC
+        or not isinstance(layer.op, (Add, Mul, Table, PRelu))
+        or layer.op.inputs.count(source) != 1
+    ):
+        return False
+    steps = np.arange(strips.steps)
+    written = strips.need[layer.output][_within(steps - strips.stage[layer.output] + 1, strips.count)]
+    done = False
+    for other in layers:
+        if other is layer:
+            done = True
+        elif source in other.inputs:
+            late = int(done)  # a layer behind this one reads its rows of a step when they are overwritten
+            strip = _within(steps + 1 - late - strips.stage[other.output], strips.count)
+            if np.any(written > _first_row(other, source, strips.need, strip, strips.count)):
+                return False
+    return True
 
 
 def strip_driver(layers: tuple[Layer, ...]) -> str:
