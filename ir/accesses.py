@@ -29,7 +29,20 @@ _AXES = tuple(
 BOX = {
     name: i
     for i, name in enumerate(
-        ("instruction", "write", "memory", "base", "plane", "blocks", "pitch", "ring", "row0", *_AXES, "stop", "operand")
+        (
+            "instruction",
+            "write",
+            "memory",
+            "base",
+            "plane",
+            "blocks",
+            "pitch",
+            "ring",
+            "row0",
+            *_AXES,
+            "stop",
+            "operand",
+        )
     )
 }
 """Columns of a box. An axis touches ``i * stride + tap * dilation - pad`` for every i < count and tap < taps, where

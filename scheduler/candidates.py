@@ -31,16 +31,52 @@ _CHUNKS_HELD = 2
 
 @dataclass(frozen=True, slots=True)
 class RingNeed:
-    """What a tensor's ring must be: columns stored, blocks, fewest rows and the rows that hide its producer."""
+    """What a tensor's ring must be: columns stored, blocks, fewest rows and the rows that hide its producer.
+
+    Parameters
+    ----------
+    gain : float
+        Cycles that its producer and its readers, on other engines, work at once if it has the slack.
+    """
 
     width: int
     blocks: int
     rows: int
     slack: int
     fold: bool = False
+    gain: float = 0.0
 
     def words(self, rows: int) -> int:
         return rows * self.width * self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a candidate takes.
+
+    Parameters
+    ----------
+    busiest, engines : float
+        Busy cycles of the busiest engine, and of all together.
+    fill : float
+        Cycles until the busiest engine has its first work, and after its last.
+    dram_bytes : int
+        All bytes over the DRAM port.
+    weight_bytes : int
+        Those that are constants.
+    first_bytes : int
+        Constants without which the first instruction cannot run.
+    held_bytes : int
+        Constants that stay in their memories until the group ends.
+    """
+
+    busiest: float = 0.0
+    engines: float = 0.0
+    fill: float = 0.0
+    dram_bytes: int = 0
+    weight_bytes: int = 0
+    first_bytes: int = 0
+    held_bytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +98,7 @@ class Candidate:
     loads, saves : tuple of str
     in_place : dict of tensor to tensor
         Maps that take over the words of one that is not read again.
-    cycles : float
-        Estimated time: the busiest of the engines and the DRAM.
-    dram_bytes : int
+    cost : Cost
     """
 
     layers: tuple[Layer, ...]
@@ -78,8 +112,16 @@ class Candidate:
     loads: tuple[str, ...]
     saves: tuple[str, ...]
     in_place: dict[str, str]
-    cycles: float
-    dram_bytes: int
+    cost: Cost
+
+    @property
+    def dram_bytes(self) -> int:
+        return self.cost.dram_bytes
+
+    @cached_property
+    def most_words(self) -> int:
+        """Map words with rings that let every producer run a strip ahead."""
+        return sum(r.words(r.slack) for t, r in self.rings.items() if t not in self.in_place)
 
     @cached_property
     def least_words(self) -> int:
@@ -259,7 +301,7 @@ class Costing:
                     replaced[layer.output] = source
         return self._priced(
             Candidate(
-                layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, replaced, 0.0, 0
+                layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, replaced, Cost()
             )
         )
 
@@ -316,10 +358,10 @@ class Costing:
 
     def _priced(self, c: Candidate) -> Candidate:
         graph, arch = self.graph, self.arch
-        time = dict.fromkeys(Engine, 0)
+        time, each = dict.fromkeys(Engine, 0), dict.fromkeys((layer.output for layer in c.layers), 0)
         width = graph.tensors[c.layers[-1].output].shape[1]
         tiles = -(-width // c.cols)
-        traffic, engines = 0, set()
+        traffic, engines, constants, first = 0, set(), 0, 0
         passes = 1
         for layer in c.layers:
             if layer.engine is None:
@@ -333,9 +375,12 @@ class Costing:
             heights = need[1:] - need[:-1]
             for h in set(heights.tolist()):
                 if h:
-                    time[layer.engine] += self.busy(layer, int(h), w) * int((heights == h).sum()) * tiles
+                    each[layer.output] += self.busy(layer, int(h), w) * int((heights == h).sum()) * tiles
+            time[layer.engine] += each[layer.output]
             again = 1 if c.resident or c.order == "chunks" else c.strips.count * tiles
-            traffic += self.weight_bytes(layer) * again
+            constants += self.weight_bytes(layer) * again
+            if not first:
+                first = self.weight_bytes(layer) // (1 if c.resident else self._pieces(layer, c))
             if c.order == "chunks" and c.chunk.get(layer.name):
                 passes = -(-blocks(graph.tensors[layer.output].shape[2], arch.conv.oc) // c.chunk[layer.name])
         for t in c.loads:
@@ -344,15 +389,33 @@ class Costing:
             traffic += int(
                 graph.tensors[t].bytes * (1 if whole else passes) * (halo if not c.rings[t].fold else 1)
             )
-        traffic += sum(graph.tensors[t].bytes for t in c.saves)
-        compute = max(time.values())
-        dram = traffic / self.bandwidth
-        ramp = (sum(time.values()) - compute) / max(1, c.strips.count) if len(engines) > 1 else 0.0
+        traffic += constants + sum(graph.tensors[t].bytes for t in c.saves)
+        busiest, together = max(time.values()), sum(time.values())
+        ramp = (together - busiest) / max(1, c.strips.count) if len(engines) > 1 else 0.0
+        cost = Cost(
+            busiest, together, ramp + 40 * c.strips.steps / max(1, c.strips.count), traffic, constants, first,
+            constants if c.resident and c.strips.count > 1 and c.order == "strips" else first,
+        )  # fmt: skip
         return replace(
-            c,
-            cycles=max(compute, dram) + ramp + 40 * c.strips.steps / max(1, c.strips.count),
-            dram_bytes=traffic,
+            c, cost=cost, rings={t: replace(r, gain=self._gain(c, t, each)) for t, r in c.rings.items()}
         )
+
+    def _gain(self, c: Candidate, tensor: str, busy: dict[str, int]) -> float:
+        """Cycles that a map's producer and its readers can work at once."""
+        maker = next((layer.engine for layer in c.layers if layer.output == tensor), Engine.LOAD)
+        reading = sum(
+            busy[layer.output] for layer in c.layers if tensor in layer.inputs and layer.engine != maker
+        )
+        making = busy[tensor] if tensor in busy else self.graph.tensors[tensor].bytes / self.bandwidth
+        return min(making, reading)
+
+    def _pieces(self, layer: Layer, c: Candidate) -> int:
+        """Chunks that the layer's constants come in."""
+        size = c.chunk.get(layer.name)
+        if not size:
+            return 1
+        unit = self.arch.lanes if layer.engine == Engine.DWC else self.arch.conv.oc
+        return -(-blocks(self.graph.tensors[layer.output].shape[2], unit) // size)
 
     def heights(self, height: int) -> list[int]:
         """All strip heights that matter, high to low: for each number of strips the lowest that gives it.

@@ -95,11 +95,12 @@ class Floor:
         """Rings of one group of layers, with slack where there is room; None where they do not fit."""
         stay = [p for p in self.places if p.first <= now <= p.last]
         order = sorted(wanted, key=lambda w: (-w.need.words(w.need.rows), w.tensor))
-        for generous in range(len(order), -1, -1):
-            # The first `generous` of the smaller rings get slack; the largest give it up first.
+        worth = sorted((w for w in wanted if w.need.slack > w.need.rows), key=_worth)
+        for poor in range(len(worth) + 1):
+            plain = {w.tensor for w in worth[:poor]}  # those give up their slack that lose least by it
             here, out = list(stay), {}
-            for i, w in enumerate(order):
-                rows = w.need.slack if len(order) - i <= generous else w.need.rows
+            for w in order:
+                rows = w.need.rows if w.tensor in plain else w.need.slack
                 base = self._best(w, w.need.words(rows), here)
                 if base is None:
                     break
@@ -146,6 +147,11 @@ class Floor:
         first, last = base // size, (base + words - 1) // size
         here = [p for p in others if p.base // size <= last and (p.stop - 1) // size >= first]
         return last - first, sum(users.clashes(p.users) for p in here), sum(p.stop - p.base for p in here)
+
+
+def _worth(w: Wanted) -> tuple[float, str]:
+    """Cycles that a word of slack saves."""
+    return w.need.gain / w.need.words(w.need.slack - w.need.rows), w.tensor
 
 
 def _gaps(arch: Arch, places: Iterable[_Place]) -> list[Words]:

@@ -27,6 +27,12 @@ __all__ = ["plan_tiling"]
 
 _SMALL = 1 / 16
 """Maps that a group leaves for later ones are not considered for DRAM where they take less of the map memory together."""
+_AHEAD = 0.1
+"""What a cycle by which LOAD is earlier is worth, in cycles of the end."""
+_CRAMPED = 0.5
+"""Share of the other engines' time that is not hidden where rings have no room for producers to run ahead."""
+_PACKED = 0.85
+"""Share of free map words that rings fill, kept apart by their ports."""
 _BEAM = 24
 """States kept at a cut: which maps are on chip there."""
 
@@ -59,11 +65,28 @@ def plan_tiling(
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """The cheapest way to a cut between layers with these maps on chip: the group before it, and the cut before that."""
+    """A way to a cut between layers: the group before it, and the cut before that.
 
-    cost: float
-    first: int
+    Parameters
+    ----------
+    computed, loaded : float
+        Cycle in which the engines have done the layers before the cut, and LOAD has brought all that they need.
+    dram : float
+        Cycles that the DRAM port was in use.
+    held : int
+        Bytes of constants that are on chip until `computed`.
+    resident : frozenset of tensor
+        Maps on chip.
+    first : int
+        First layer of the group.
+    """
+
+    computed: float
+    loaded: float
+    dram: float
+    held: int
     resident: frozenset[str]
+    first: int
     before: _Cut | None
     candidate: Candidate | None
 
@@ -125,9 +148,9 @@ class _Planner:
     def _cuts(self) -> list[_Step]:
         n = len(self.layers)
         at: list[dict[frozenset[str], _Cut]] = [{} for _ in range(n + 1)]
-        at[0][frozenset()] = _Cut(0.0, 0, frozenset(), None, None)
+        at[0][frozenset()] = _Cut(0.0, 0.0, 0.0, 0, frozenset(), 0, None, None)
         for i in range(n):
-            cuts = sorted(at[i].values(), key=lambda cut: cut.cost)[:_BEAM]
+            cuts = sorted(at[i].values(), key=self._value)[:_BEAM]
             for j in range(i + 1, min(n, i + self.options.fuse) + 1):
                 if j - i > 1 and not self._may_join(i, j):
                     break
@@ -136,7 +159,7 @@ class _Planner:
                 for cut in cuts:
                     for kept in self._keeps(later):
                         self._extend(at, cut, i, j, kept)
-        best: _Cut | None = min(at[n].values(), key=lambda cut: cut.cost)
+        best: _Cut | None = min(at[n].values(), key=self._value)
         steps: list[_Step] = []
         j = n
         while best is not None and best.before is not None:
@@ -161,15 +184,42 @@ class _Planner:
     def _extend(
         self, at: list[dict[frozenset[str], _Cut]], cut: _Cut, i: int, j: int, kept: frozenset[str]
     ) -> None:
-        held = sum(map(self.costing.map_words, cut.resident))
-        c = self.search.best(i, j, cut.resident | kept, self.arch.map_words - held)
-        if c is None and (j - i > 1 or kept):
-            return
-        cost = cut.cost + (self.search.value(c) if c is not None else 1e15)
+        room = self.arch.map_words - sum(map(self.costing.map_words, cut.resident))
         after = kept | {t for t in cut.resident if self.search.last_reader(t) >= j}
-        old = at[j].get(after)
-        if old is None or cost < old.cost:
-            at[j][after] = _Cut(cost, i, after, cut, c)
+        tried: set[tuple[bool, str]] = set()
+        for c in self.search.fitting(i, j, cut.resident | kept, room):
+            way = (c.resident, c.order)
+            if way in tried:
+                continue
+            tried.add(way)
+            new = self._after(cut, c, room, after, i)
+            old = at[j].get(after)
+            if old is None or self._value(new) < self._value(old):
+                at[j][after] = new
+        if not tried and j - i == 1 and not kept and after not in at[j]:  # the error comes when it is placed
+            at[j][after] = replace(cut, computed=1e15, resident=after, first=i, before=cut, candidate=None)
+
+    def _value(self, cut: _Cut) -> float:
+        return self.search.weigh(max(cut.computed, cut.loaded), cut.dram) + _AHEAD * cut.loaded
+
+    def _after(self, cut: _Cut, c: Candidate, room: int, after: frozenset[str], first: int) -> _Cut:
+        """The cut behind a group: LOAD runs ahead of the engines as far as the constants' memories let it."""
+        cost, rate = c.cost, self.costing.bandwidth
+        memory = self.arch.weights.kib * 1024
+        early = min(cost.weight_bytes, max(0, memory - cut.held))
+        loaded = cut.loaded + early / rate
+        if cost.weight_bytes > early:
+            loaded = max(loaded, cut.computed) + (cost.weight_bytes - early) / rate
+        rest = cost.weight_bytes - cost.first_bytes
+        start = max(cut.computed, loaded - rest / rate)
+        loaded += (cost.dram_bytes - cost.weight_bytes) / rate
+        spare = c.most_words - c.least_words
+        cramped = 1.0 - min(1.0, max(0.0, (_PACKED * room - c.least_words) / spare)) if spare else 0.0
+        busy = cost.busiest + cost.fill + _CRAMPED * cramped * (cost.engines - cost.busiest)
+        computed = max(start + busy, loaded)
+        return _Cut(
+            computed, loaded, cut.dram + cost.dram_bytes / rate, cost.held_bytes, after, first, cut, c
+        )
 
     # -- placement ---------------------------------------------------------------------------------------------------
     def _place(self, steps: list[_Step]) -> list[Group] | _Misfit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,12 +91,16 @@ class Search:
         self._chunks: dict[str, int] = {}
 
     def value(self, c: Candidate) -> float:
-        per_byte = 1 / self.costing.bandwidth
+        dram = c.cost.dram_bytes / self.costing.bandwidth
+        return self.weigh(max(c.cost.busiest, dram) + c.cost.fill, dram)
+
+    def weigh(self, cycles: float, dram: float) -> float:
+        """One number for the objective, from cycles of time and cycles that the DRAM port is in use."""
         if self.objective == "latency":
-            return c.cycles + 0.05 * c.dram_bytes * per_byte
+            return cycles + 0.05 * dram
         if self.objective == "energy":
-            return c.dram_bytes * per_byte + 0.01 * c.cycles
-        return c.cycles + c.dram_bytes * per_byte
+            return dram + 0.01 * cycles
+        return cycles + dram
 
     def last_reader(self, tensor: str) -> int:
         """Number of the last layer that reads a map; -1 if none does."""
@@ -123,20 +127,21 @@ class Search:
         in_place : dict of tensor to tensor, optional
             Which maps take over the words of others; any by default.
         """
+        return next(self.fitting(i, j, stay, room, in_place), None)
+
+    def fitting(
+        self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
+    ) -> Iterator[Candidate]:
+        """The candidates for layers i..j-1 that fit, best first; parameters as of `best`."""
         touched = frozenset(
             t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay
         )
         key = (i, j, touched)
         if key not in self._memo:
             self._memo[key] = self._search(i, j, set(touched))
-        return next(
-            (
-                c
-                for c in self._memo[key]
-                if c.least_words <= room and (in_place is None or c.in_place == in_place)
-            ),
-            None,
-        )
+        for c in self._memo[key]:
+            if c.least_words <= room and (in_place is None or c.in_place == in_place):
+                yield c
 
     def _search(self, i: int, j: int, stay: set[str]) -> list[Candidate]:
         """All candidates for layers i..j-1, best first; column tiles only where nothing else is possible."""

@@ -38,7 +38,8 @@ class Strips:
     stage : dict of tensor to int
         Steps that the tensor's production lags behind the strips.
     ring, slack : dict of tensor to int
-        Fewest rows that its ring must hold, and the rows that let its producer run one strip ahead.
+        Fewest rows that its ring must hold, and the rows that let its producer run one strip ahead; the same where one
+        engine makes and reads it, in turn.
     """
 
     rows: int
@@ -117,7 +118,8 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
         if t in made:  # what this very step makes is in the ring too
             np.minimum(low, need[t][_within(steps - stage[t], count)], out=low)
         ring[t] = min(max(1, int((after - low).max())), rows_of_map)
-        slack[t] = min(max(ring[t], int((ahead - low).max())), rows_of_map)
+        alone = t in made and all(layer.engine == engine[t] for layer in readers[t])
+        slack[t] = ring[t] if alone else min(max(ring[t], int((ahead - low).max())), rows_of_map)
     return Strips(rows, count, need, stage, ring, slack)
 
 
