@@ -99,6 +99,8 @@ class Candidate:
     in_place : dict of tensor to tensor
         Maps that take over the words of one that is not read again.
     cost : Cost
+    busy : dict of tensor to float
+        Cycles that each layer keeps its engine busy, by its output.
     """
 
     layers: tuple[Layer, ...]
@@ -113,6 +115,7 @@ class Candidate:
     saves: tuple[str, ...]
     in_place: dict[str, str]
     cost: Cost
+    busy: dict[str, float]
 
     @property
     def dram_bytes(self) -> int:
@@ -301,7 +304,7 @@ class Costing:
                     replaced[layer.output] = source
         return self._priced(
             Candidate(
-                layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, replaced, Cost()
+                layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, replaced, Cost(), {}
             )
         )
 
@@ -396,18 +399,9 @@ class Costing:
             busiest, together, ramp + 40 * c.strips.steps / max(1, c.strips.count), traffic, constants, first,
             constants if c.resident and c.strips.count > 1 and c.order == "strips" else first,
         )  # fmt: skip
-        return replace(
-            c, cost=cost, rings={t: replace(r, gain=self._gain(c, t, each)) for t, r in c.rings.items()}
-        )
-
-    def _gain(self, c: Candidate, tensor: str, busy: dict[str, int]) -> float:
-        """Cycles that a map's producer and its readers can work at once."""
-        maker = next((layer.engine for layer in c.layers if layer.output == tensor), Engine.LOAD)
-        reading = sum(
-            busy[layer.output] for layer in c.layers if tensor in layer.inputs and layer.engine != maker
-        )
-        making = busy[tensor] if tensor in busy else self.graph.tensors[tensor].bytes / self.bandwidth
-        return min(making, reading)
+        busy = {t: float(cycles) for t, cycles in each.items()}
+        rings = {t: replace(r, gain=self._gain(c, t, busy)) for t, r in c.rings.items()}
+        return replace(c, cost=cost, busy=busy, rings=rings)
 
     def _pieces(self, layer: Layer, c: Candidate) -> int:
         """Chunks that the layer's constants come in."""
@@ -416,6 +410,24 @@ class Costing:
             return 1
         unit = self.arch.lanes if layer.engine == Engine.DWC else self.arch.conv.oc
         return -(-blocks(self.graph.tensors[layer.output].shape[2], unit) // size)
+
+    def move_cycles(self, tensor: str, need: RingNeed) -> float:
+        """Cycles to bring a map on chip or back: its bytes, or its words where they come one by one."""
+        shape = self.graph.tensors[tensor].shape
+        words = shape[0] * need.width * need.blocks
+        narrow = need.fold or shape[2] < self.arch.lanes
+        return max(
+            self.graph.tensors[tensor].bytes / self.bandwidth, words / (1 if narrow else self.arch.group_move)
+        )
+
+    def _gain(self, c: Candidate, tensor: str, busy: dict[str, float]) -> float:
+        """Cycles that a map's producer and its readers can work at once."""
+        maker = next((layer.engine for layer in c.layers if layer.output == tensor), Engine.LOAD)
+        reading = sum(
+            busy[layer.output] for layer in c.layers if tensor in layer.inputs and layer.engine != maker
+        )
+        making = busy[tensor] if tensor in busy else self.move_cycles(tensor, c.rings[tensor])
+        return min(making, reading)
 
     def heights(self, height: int) -> list[int]:
         """All strip heights that matter, high to low: for each number of strips the lowest that gives it.

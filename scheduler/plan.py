@@ -33,6 +33,10 @@ _CRAMPED = 0.5
 """Share of the other engines' time that is not hidden where rings have no room for producers to run ahead."""
 _PACKED = 0.85
 """Share of free map words that rings fill, kept apart by their ports."""
+_WAIT = 0.5
+"""Share of the cycles for which two engines want one port, or a ring, that they do wait."""
+_PLACED = 16
+"""Candidates of a group that are placed to see which waits least."""
 _BEAM = 24
 """States kept at a cut: which maps are on chip there."""
 
@@ -230,9 +234,8 @@ class _Planner:
             return _Misfit(spill=lost)
         out: list[Group] = []
         for g, step in enumerate(steps):
-            i, j = step.first, step.stop
-            if self.layers[i].engine is None:
-                out.append(self._view(self.layers[i]))
+            if self.layers[step.first].engine is None:
+                out.append(self._view(self.layers[step.first]))
                 continue
             stay = step.before | step.after
             room = floor.free(g) + sum(
@@ -240,21 +243,34 @@ class _Planner:
                 for t in step.after - step.before
                 if t in residents
             )
-            rings = None
-            while rings is None:
-                c = self.search.best(i, j, stay, room, step.in_place)
-                if c is None:
-                    break
-                local = [w for w in self._wanted(c, g) if not (w.tensor in stay and w.tensor in self.maker)]
-                rings = floor.rings(g, local)
-                room = min(room, c.least_words) - 1
-            if rings is None or c is None:
+            found = self._best_placed(floor, g, step, room)
+            if found is None:
                 alive = [(self.costing.map_words(t), t) for t in stay]
                 return _Misfit(spill=max(alive)[1]) if alive else _Misfit(group=g)
+            c, rings = found
             for t in step.after - step.before:
                 rings[t] = floor.ring(self._holder(t, steps), c.rings[t])
             out.append(self._group(c, rings))
         return out
+
+    def _best_placed(
+        self, floor: Floor, g: int, step: _Step, room: int
+    ) -> tuple[Candidate, dict[str, Ring]] | None:
+        """The candidate of a group that is best with the waits that its places cost."""
+        stay = step.before | step.after
+        best: tuple[float, Candidate, dict[str, Ring]] | None = None
+        for tried, c in enumerate(self.search.fitting(step.first, step.stop, stay, room, step.in_place)):
+            value = self.search.value(c)
+            if best is not None and (tried >= _PLACED or value > best[0]):
+                break
+            local = [w for w in self._wanted(c, g) if not (w.tensor in stay and w.tensor in self.maker)]
+            placed = floor.rings(g, local)
+            if placed is None:
+                continue
+            value += self.search.weigh(_WAIT * min(placed[1], c.cost.engines - c.cost.busiest), 0.0)
+            if best is None or value < best[0]:
+                best = value, c, placed[0]
+        return best[1:] if best is not None else None
 
     def _residents(self, steps: list[_Step]) -> dict[str, Wanted]:
         """Maps that stay on chip between groups, with those that take over their words as one."""
@@ -281,12 +297,20 @@ class _Planner:
         return tensor
 
     def _wanted(self, c: Candidate, g: int) -> list[Wanted]:
-        writer = {layer.output: (layer.engine or Engine.LOAD).name for layer in c.layers}
         wanted = []
         for t, need in c.rings.items():
-            readers = {(layer.engine or Engine.SAVE).name for layer in c.layers if t in layer.inputs}
-            readers |= {"SAVE"} if t in c.saves else set()
-            wanted.append(Wanted(t, need, Users(writer.get(t, "LOAD"), frozenset(readers)), g, g))
+            moved = self.costing.move_cycles(t, need)
+            writes, reads = (
+                {Engine.LOAD: moved} if t in c.loads else {},
+                {Engine.SAVE: moved} if t in c.saves else {},
+            )
+            for layer in c.layers:
+                assert layer.engine is not None
+                if layer.output == t:
+                    writes[layer.engine] = c.busy[t]
+                if t in layer.inputs:
+                    reads[layer.engine] = reads.get(layer.engine, 0.0) + c.busy[layer.output]
+            wanted.append(Wanted(t, need, Users(tuple(writes.items()), tuple(reads.items())), g, g))
         return wanted
 
     def _group(self, c: Candidate, rings: dict[str, Ring]) -> Group:
