@@ -5,6 +5,7 @@ The cost of a candidate is counted with the simulator's own timing functions on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,8 @@ _DRAM_SHARE = 0.85
 """Share of the DMA's peak that a stream of strips sustains (UG585: 87-97 % by access pattern; see docs/memory.md)."""
 
 
+_PIECES = 8
+"""Constants of a group that hardly fit are cut into pieces of at most this part of their memory."""
 _CHUNKS_HELD = 2
 """Chunks of a map that goes to DRAM chunk by chunk: one is made while the one before is saved."""
 
@@ -269,8 +272,11 @@ class Costing:
                 t for layer in layers for t in layer.inputs if t not in made and t not in resident_maps
             )
         )
-        if strips.count > 1 and resident and not self.weights_fit(layers):
-            return None
+        if strips.count > 1 and resident:
+            pieces = self.resident_chunks(layers)
+            if pieces is None:
+                return None
+            chunk = chunk or pieces
         if not all(self._reduction_fits(layer, rows, cols) for layer in layers):
             return None
         rings: dict[str, RingNeed] = {}
@@ -350,14 +356,40 @@ class Costing:
         return True
 
     def weights_fit(self, layers: tuple[Layer, ...]) -> bool:
-        """All constants of the group at once, with room for one wrap of the circular memories."""
+        """All constants of the group at once, in pieces, with room for one wrap of the circular memories."""
+        return self.resident_chunks(layers) is not None
+
+    def resident_chunks(self, layers: tuple[Layer, ...]) -> dict[str, int] | None:
+        """Output blocks an instruction for layers whose constants are better cut, so that a wrap wastes less; None where
+        they do not fit at once in any case."""
+        tables = sum(1 for layer in layers if layer.table is not None or isinstance(layer.op, Table))
+        if tables >= self.arch.weights.tables:
+            return None
         words = [self.weight_words(layer) for layer in layers]
+        chunks: dict[str, int] = {}
         for axis, size in ((0, self.arch.weight_words), (1, self.arch.depthwise_words)):
             column = [w[axis] for w in words]
-            if sum(column) + max(column) > size and max(column) > 0:
-                return False
-        tables = sum(1 for layer in layers if layer.table is not None or isinstance(layer.op, Table))
-        return tables < self.arch.weights.tables
+            if max(column) == 0 or sum(column) + max(column) <= size:
+                continue
+            largest = 0
+            for layer, whole in zip(layers, column, strict=True):
+                piece, count = self._piece(layer, whole, size // _PIECES)
+                largest = max(largest, piece)
+                if piece < whole:
+                    chunks[layer.name] = count
+            if sum(column) + largest > size:
+                return None
+        return chunks
+
+    def _piece(self, layer: Layer, words: int, most: int) -> tuple[int, int]:
+        """Words of a piece of a layer's constants, and its output blocks: whole map blocks, no more words than `most` if
+        that can be."""
+        if words <= most or len(layer.parts) != 1 or layer.parts[0].depthwise:
+            return words, 0
+        record = self.record_words(layer, layer.parts[0])
+        step = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
+        count = max(1, most // record // step) * step
+        return min(words, count * record), count
 
     def _priced(self, c: Candidate) -> Candidate:
         graph, arch = self.graph, self.arch

@@ -97,7 +97,7 @@ class Search:
     def weigh(self, cycles: float, dram: float) -> float:
         """One number for the objective, from cycles of time and cycles that the DRAM port is in use."""
         if self.objective == "latency":
-            return cycles + 0.05 * dram
+            return cycles + 0.3 * dram
         if self.objective == "energy":
             return dram + 0.01 * cycles
         return cycles + dram
