@@ -104,6 +104,8 @@ class Candidate:
     cost : Cost
     busy : dict of tensor to float
         Cycles that each layer keeps its engine busy, by its output.
+    sharing : tuple of (words, cycles)
+        What wants map groups of its own, because other engines use the rest: by the cycles it would lose there.
     """
 
     layers: tuple[Layer, ...]
@@ -119,6 +121,7 @@ class Candidate:
     in_place: dict[str, str]
     cost: Cost
     busy: dict[str, float]
+    sharing: tuple[tuple[int, float], ...] = ()
 
     @property
     def dram_bytes(self) -> int:
@@ -433,7 +436,23 @@ class Costing:
         )  # fmt: skip
         busy = {t: float(cycles) for t, cycles in each.items()}
         rings = {t: replace(r, gain=self._gain(c, t, busy)) for t, r in c.rings.items()}
-        return replace(c, cost=cost, busy=busy, rings=rings)
+        c = replace(c, cost=cost, busy=busy, rings=rings)
+        return replace(c, sharing=self._sharing(c))
+
+    def _sharing(self, c: Candidate) -> tuple[tuple[int, float], ...]:
+        """Rings by the engines that write and read them: words, and cycles that the busier of these is at them."""
+        kinds: dict[tuple[Engine, Engine | None], tuple[int, float]] = {}
+        for t, ring in c.rings.items():
+            if t in c.in_place:
+                continue
+            maker = next((layer.engine for layer in c.layers if layer.output == t), Engine.LOAD)
+            readers = [layer for layer in c.layers if t in layer.inputs]
+            reading = max((c.busy[layer.output] for layer in readers), default=0.0)
+            first = readers[0].engine if readers else None
+            made = c.busy.get(t, 0.0) or self.move_cycles(t, ring)
+            words, cycles = kinds.get((maker or Engine.LOAD, first), (0, 0.0))
+            kinds[maker or Engine.LOAD, first] = (words + ring.words(ring.slack), cycles + max(made, reading))
+        return tuple(sorted(kinds.values(), key=lambda kind: -kind[1]))
 
     def _pieces(self, layer: Layer, c: Candidate) -> int:
         """Chunks that the layer's constants come in."""

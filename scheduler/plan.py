@@ -219,7 +219,15 @@ class _Planner:
         loaded += (cost.dram_bytes - cost.weight_bytes) / rate
         spare = c.most_words - c.least_words
         cramped = 1.0 - min(1.0, max(0.0, (_PACKED * room - c.least_words) / spare)) if spare else 0.0
-        busy = cost.busiest + cost.fill + _CRAMPED * cramped * (cost.engines - cost.busiest)
+        free, waits = room / self.arch.group_words, 0.0
+        for words, cycles in c.sharing if len(c.layers) > 1 else ():
+            need = max(1, -(-words // self.arch.group_words))
+            if need <= free:
+                free -= need
+            else:
+                waits += cycles
+        hidden = cost.engines - cost.busiest
+        busy = cost.busiest + cost.fill + max(_CRAMPED * cramped * hidden, min(_WAIT * waits, hidden))
         computed = max(start + busy, loaded)
         return _Cut(
             computed, loaded, cut.dram + cost.dram_bytes / rate, cost.held_bytes, after, first, cut, c
