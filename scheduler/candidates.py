@@ -428,10 +428,12 @@ class Costing:
                 graph.tensors[t].bytes * (1 if whole else passes) * (halo if not c.rings[t].fold else 1)
             )
         traffic += constants + sum(graph.tensors[t].bytes for t in c.saves)
-        busiest, together = max(time.values()), sum(time.values())
-        ramp = (together - busiest) / max(1, c.strips.count) if len(engines) > 1 else 0.0
+        moved = {t: self.move_cycles(t, c.rings[t]) for t in dict.fromkeys((*c.loads, *c.saves))}
+        compute, together = max(time.values()), sum(time.values())
+        busiest = max(compute, sum(moved[t] for t in c.loads), sum(moved[t] for t in c.saves))
+        ramp = (together - compute) / max(1, c.strips.count) if len(engines) > 1 else 0.0
         cost = Cost(
-            busiest, together, ramp + 40 * c.strips.steps / max(1, c.strips.count), traffic, constants, first,
+            busiest, max(busiest, together), ramp + 40 * c.strips.steps / max(1, c.strips.count), traffic, constants, first,
             constants if c.resident and c.strips.count > 1 and c.order == "strips" else first,
         )  # fmt: skip
         busy = {t: float(cycles) for t, cycles in each.items()}

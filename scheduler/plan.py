@@ -214,6 +214,9 @@ class _Planner:
         loaded = cut.loaded + early / rate
         if cost.weight_bytes > early:
             loaded = max(loaded, cut.computed) + (cost.weight_bytes - early) / rate
+        loaded = max(
+            loaded, cut.computed - max(0, memory - cost.weight_bytes) / rate
+        )  # no more than fits, ahead
         rest = cost.weight_bytes - cost.first_bytes
         start = max(cut.computed, loaded - rest / rate)
         loaded += (cost.dram_bytes - cost.weight_bytes) / rate
