@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from ..hwsim.timing import conv_busy, dwc_busy, machine, read_ways, vec_busy
@@ -26,6 +26,8 @@ _DRAM_SHARE = 0.85
 """Share of the DMA's peak that a stream of strips sustains (UG585: 87-97 % by access pattern; see docs/memory.md)."""
 
 
+_STEP = 40.0
+"""Cycles that a step of a group costs beside its busiest engine: starts, tails and tokens between engines (`ir.latency`)."""
 _PIECES = 8
 """Constants of a group that hardly fit are cut into pieces of at most this part of their memory."""
 _CHUNKS_HELD = 2
@@ -34,20 +36,13 @@ _CHUNKS_HELD = 2
 
 @dataclass(frozen=True, slots=True)
 class RingNeed:
-    """What a tensor's ring must be: columns stored, blocks, fewest rows and the rows that hide its producer.
-
-    Parameters
-    ----------
-    gain : float
-        Cycles that its producer and its readers, on other engines, work at once if it has the slack.
-    """
+    """What a tensor's ring must be: columns stored, blocks, fewest rows and the rows that hide its producer."""
 
     width: int
     blocks: int
     rows: int
     slack: int
     fold: bool = False
-    gain: float = 0.0
 
     def words(self, rows: int) -> int:
         return rows * self.width * self.blocks
@@ -82,6 +77,34 @@ class Cost:
     held_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a group's layers do for a strip height and a way to hold their constants, wherever its maps are.
+
+    Parameters
+    ----------
+    busy : dict of tensor to float
+        Cycles that each layer keeps its engine busy, by its output.
+    busiest, engines : float
+        Cycles of the busiest compute engine, and of all together.
+    kinds : int
+        Compute engines.
+    weight_bytes, first_bytes, held_bytes : int
+        As of `Cost`.
+    passes : int
+        Times that inputs are gone through.
+    """
+
+    busy: dict[str, float]
+    busiest: float
+    engines: float
+    kinds: int
+    weight_bytes: int
+    first_bytes: int
+    held_bytes: int
+    passes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One way to run layers i..j-1 as a group.
@@ -102,10 +125,9 @@ class Candidate:
     in_place : dict of tensor to tensor
         Maps that take over the words of one that is not read again.
     cost : Cost
-    busy : dict of tensor to float
-        Cycles that each layer keeps its engine busy, by its output.
-    sharing : tuple of (words, cycles)
-        What wants map groups of its own, because other engines use the rest: by the cycles it would lose there.
+    work : Work
+    moves : dict of tensor to float
+        Cycles that LOAD or SAVE takes for a whole map, for each ring.
     """
 
     layers: tuple[Layer, ...]
@@ -120,8 +142,8 @@ class Candidate:
     saves: tuple[str, ...]
     in_place: dict[str, str]
     cost: Cost
-    busy: dict[str, float]
-    sharing: tuple[tuple[int, float], ...] = ()
+    work: Work
+    moves: dict[str, float]
 
     @property
     def dram_bytes(self) -> int:
@@ -131,6 +153,33 @@ class Candidate:
     def most_words(self) -> int:
         """Map words with rings that let every producer run a strip ahead."""
         return sum(r.words(r.slack) for t, r in self.rings.items() if t not in self.in_place)
+
+    def _ends(self, tensor: str) -> tuple[Engine, list[Layer]]:
+        """The engine that makes a map here, and the layers that read it."""
+        maker = next((layer.engine for layer in self.layers if layer.output == tensor), None)
+        return maker or Engine.LOAD, [layer for layer in self.layers if tensor in layer.inputs]
+
+    def gain(self, tensor: str) -> float:
+        """Cycles that a map's producer and its readers, on other engines, work at once if its ring has slack."""
+        maker, readers = self._ends(tensor)
+        reading = sum(self.work.busy[layer.output] for layer in readers if layer.engine != maker)
+        return min(self.work.busy.get(tensor, self.moves[tensor]), reading)
+
+    @cached_property
+    def sharing(self) -> tuple[tuple[int, float], ...]:
+        """What wants map groups of its own, because other engines use the rest: words, and the cycles that it is used,
+        most first."""
+        kinds: dict[tuple[Engine, Engine | None], tuple[int, float]] = {}
+        for t, ring in self.rings.items():
+            if t in self.in_place:
+                continue
+            maker, readers = self._ends(t)
+            reading = max((self.work.busy[layer.output] for layer in readers), default=0.0)
+            kind = maker, readers[0].engine if readers else None
+            words, cycles = kinds.get(kind, (0, 0.0))
+            made = self.work.busy.get(t, self.moves[t])
+            kinds[kind] = words + ring.words(ring.slack), cycles + max(made, reading)
+        return tuple(sorted(kinds.values(), key=lambda kind: -kind[1]))
 
     @cached_property
     def least_words(self) -> int:
@@ -150,6 +199,8 @@ class Costing:
         self._busy: dict[tuple[str, int, int], int] = {}
         self._strips: dict[tuple[str, int, int], Strips] = {}
         self._words: dict[str, tuple[int, int]] = {}
+        self._works: dict[tuple[object, ...], Work] = {}
+        self._chunked: dict[tuple[str, int], dict[str, int] | None] = {}
 
     # -- sizes -------------------------------------------------------------------------------------------------------
     def map_words(self, tensor: str) -> int:
@@ -311,10 +362,24 @@ class Costing:
             for layer in layers:
                 if layer.output in resident_maps and (source := self._replaced(layers, layer, dying, strips)):
                     replaced[layer.output] = source
-        return self._priced(
-            Candidate(
-                layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, replaced, Cost(), {}
-            )
+        work = self._work(layers, strips, cols, order, resident, chunk)
+        moves = {t: self.move_cycles(t, ring) for t, ring in rings.items()}
+        cost = self._cost(layers, strips, cols, work, rings, loads, saves, moves)
+        return Candidate(
+            layers,
+            rows,
+            cols,
+            order,
+            resident,
+            chunk,
+            strips,
+            rings,
+            loads,
+            saves,
+            replaced,
+            cost,
+            work,
+            moves,
         )
 
     def _replaced(
@@ -365,6 +430,12 @@ class Costing:
     def resident_chunks(self, layers: tuple[Layer, ...]) -> dict[str, int] | None:
         """Output blocks an instruction for layers whose constants are better cut, so that a wrap wastes less; None where
         they do not fit at once in any case."""
+        key = layers[0].name, len(layers)
+        if key not in self._chunked:
+            self._chunked[key] = self._new_chunks(layers)
+        return self._chunked[key]
+
+    def _new_chunks(self, layers: tuple[Layer, ...]) -> dict[str, int] | None:
         tables = sum(1 for layer in layers if layer.table is not None or isinstance(layer.op, Table))
         if tables >= self.arch.weights.tables:
             return None
@@ -394,71 +465,74 @@ class Costing:
         count = max(1, most // record // step) * step
         return min(words, count * record), count
 
-    def _priced(self, c: Candidate) -> Candidate:
-        graph, arch = self.graph, self.arch
-        time, each = dict.fromkeys(Engine, 0), dict.fromkeys((layer.output for layer in c.layers), 0)
-        width = graph.tensors[c.layers[-1].output].shape[1]
-        tiles = -(-width // c.cols)
-        traffic, engines, constants, first = 0, set(), 0, 0
-        passes = 1
-        for layer in c.layers:
+    def _work(
+        self, layers: tuple[Layer, ...], strips: Strips, cols: int, order: str, resident: bool, chunk: dict[str, int]
+    ) -> Work:  # fmt: skip
+        key = (layers[0].name, len(layers), strips.rows, cols, order, resident, *chunk.values())
+        if key not in self._works:
+            self._works[key] = self._new_work(layers, strips, cols, order, resident, chunk)
+        return self._works[key]
+
+    def _new_work(
+        self, layers: tuple[Layer, ...], strips: Strips, cols: int, order: str, resident: bool, chunk: dict[str, int]
+    ) -> Work:  # fmt: skip
+        tensors = self.graph.tensors
+        time: dict[Engine, float] = {}
+        busy: dict[str, float] = {}
+        tiles = -(-tensors[layers[-1].output].shape[1] // cols)
+        constants, first, passes = 0, 0, 1
+        for layer in layers:
+            busy[layer.output] = 0.0
             if layer.engine is None:
                 continue
-            engines.add(layer.engine)
-            need = c.strips.need[layer.output]
-            w = graph.tensors[layer.output].shape[1] if tiles == 1 else c.cols
+            width = tensors[layer.output].shape[1] if tiles == 1 else cols
             if layer.reduces:
-                time[layer.engine] += self.busy(layer, 1, 1)
-                continue
-            heights = need[1:] - need[:-1]
-            for h in set(heights.tolist()):
-                if h:
-                    each[layer.output] += self.busy(layer, int(h), w) * int((heights == h).sum()) * tiles
-            time[layer.engine] += each[layer.output]
-            again = 1 if c.resident or c.order == "chunks" else c.strips.count * tiles
-            constants += self.weight_bytes(layer) * again
-            if not first:
-                first = self.weight_bytes(layer) // (1 if c.resident else self._pieces(layer, c))
-            if c.order == "chunks" and c.chunk.get(layer.name):
-                passes = -(-blocks(graph.tensors[layer.output].shape[2], arch.conv.oc) // c.chunk[layer.name])
-        for t in c.loads:
-            whole = c.rings[t].rows >= graph.tensors[t].shape[0] and tiles == 1
-            halo = 1.0 if tiles == 1 else c.rings[t].width * tiles / max(1, graph.tensors[t].shape[1])
-            traffic += int(
-                graph.tensors[t].bytes * (1 if whole else passes) * (halo if not c.rings[t].fold else 1)
-            )
-        traffic += constants + sum(graph.tensors[t].bytes for t in c.saves)
-        moved = {t: self.move_cycles(t, c.rings[t]) for t in dict.fromkeys((*c.loads, *c.saves))}
-        compute, together = max(time.values()), sum(time.values())
-        busiest = max(compute, sum(moved[t] for t in c.loads), sum(moved[t] for t in c.saves))
-        ramp = (together - compute) / max(1, c.strips.count) if len(engines) > 1 else 0.0
-        cost = Cost(
-            busiest, max(busiest, together), ramp + 40 * c.strips.steps / max(1, c.strips.count), traffic, constants, first,
-            constants if c.resident and c.strips.count > 1 and c.order == "strips" else first,
-        )  # fmt: skip
-        busy = {t: float(cycles) for t, cycles in each.items()}
-        rings = {t: replace(r, gain=self._gain(c, t, busy)) for t, r in c.rings.items()}
-        c = replace(c, cost=cost, busy=busy, rings=rings)
-        return replace(c, sharing=self._sharing(c))
+                busy[layer.output] = float(self.busy(layer, 1, 1))
+            else:
+                parts = strips.heights(layer.output)
+                busy[layer.output] = float(sum(self.busy(layer, h, width) * n for h, n in parts) * tiles)
+                again = 1 if resident or order == "chunks" else strips.count * tiles
+                constants += self.weight_bytes(layer) * again
+                if not first:
+                    first = self.weight_bytes(layer) // (1 if resident else self._pieces(layer, chunk))
+                if order == "chunks" and chunk.get(layer.name):
+                    passes = self._pieces(layer, chunk)
+            time[layer.engine] = time.get(layer.engine, 0.0) + busy[layer.output]
+        held = constants if resident and strips.count > 1 and order == "strips" else first
+        busiest, together = max(time.values(), default=0.0), sum(time.values())
+        return Work(busy, busiest, together, len(time), constants, first, held, passes)
 
-    def _sharing(self, c: Candidate) -> tuple[tuple[int, float], ...]:
-        """Rings by the engines that write and read them: words, and cycles that the busier of these is at them."""
-        kinds: dict[tuple[Engine, Engine | None], tuple[int, float]] = {}
-        for t, ring in c.rings.items():
-            if t in c.in_place:
-                continue
-            maker = next((layer.engine for layer in c.layers if layer.output == t), Engine.LOAD)
-            readers = [layer for layer in c.layers if t in layer.inputs]
-            reading = max((c.busy[layer.output] for layer in readers), default=0.0)
-            first = readers[0].engine if readers else None
-            made = c.busy.get(t, 0.0) or self.move_cycles(t, ring)
-            words, cycles = kinds.get((maker or Engine.LOAD, first), (0, 0.0))
-            kinds[maker or Engine.LOAD, first] = (words + ring.words(ring.slack), cycles + max(made, reading))
-        return tuple(sorted(kinds.values(), key=lambda kind: -kind[1]))
+    def _cost(
+        self, layers: tuple[Layer, ...], strips: Strips, cols: int, work: Work, rings: dict[str, RingNeed],
+        loads: tuple[str, ...], saves: tuple[str, ...], moves: dict[str, float],
+    ) -> Cost:  # fmt: skip
+        tensors = self.graph.tensors
+        tiles = -(-tensors[layers[-1].output].shape[1] // cols)
+        traffic = work.weight_bytes + sum(tensors[t].bytes for t in saves)
+        for t in loads:
+            shape, size = tensors[t].shape, tensors[t].bytes
+            if tiles > 1 and not rings[t].fold:
+                size = int(size * work.passes * rings[t].width * tiles / max(1, shape[1]))
+            elif tiles > 1 or rings[t].rows < shape[0]:
+                size *= work.passes
+            traffic += size
+        busiest = max(work.busiest, sum(moves[t] for t in loads), sum(moves[t] for t in saves))
+        fill = _STEP
+        if work.kinds > 1:
+            fill = (work.engines - work.busiest) / max(1, strips.count) + _STEP * strips.steps
+        return Cost(
+            busiest,
+            max(busiest, work.engines),
+            fill,
+            traffic,
+            work.weight_bytes,
+            work.first_bytes,
+            work.held_bytes,
+        )
 
-    def _pieces(self, layer: Layer, c: Candidate) -> int:
+    def _pieces(self, layer: Layer, chunk: dict[str, int]) -> int:
         """Chunks that the layer's constants come in."""
-        size = c.chunk.get(layer.name)
+        size = chunk.get(layer.name)
         if not size:
             return 1
         unit = self.arch.lanes if layer.engine == Engine.DWC else self.arch.conv.oc
@@ -472,15 +546,6 @@ class Costing:
         return max(
             self.graph.tensors[tensor].bytes / self.bandwidth, words / (1 if narrow else self.arch.group_move)
         )
-
-    def _gain(self, c: Candidate, tensor: str, busy: dict[str, float]) -> float:
-        """Cycles that a map's producer and its readers can work at once."""
-        maker = next((layer.engine for layer in c.layers if layer.output == tensor), Engine.LOAD)
-        reading = sum(
-            busy[layer.output] for layer in c.layers if tensor in layer.inputs and layer.engine != maker
-        )
-        making = busy[tensor] if tensor in busy else self.move_cycles(tensor, c.rings[tensor])
-        return min(making, reading)
 
     def heights(self, height: int) -> list[int]:
         """All strip heights that matter, high to low: for each number of strips the lowest that gives it.

@@ -44,6 +44,8 @@ class Wanted:
     users : Users
     first, last : int
         Groups of layers during which it lives.
+    gain : float
+        Cycles that its producer and its readers work at once if it has slack.
     """
 
     tensor: str
@@ -51,6 +53,7 @@ class Wanted:
     users: Users
     first: int
     last: int
+    gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Floor:
                 here.append(_Place(base, base + w.need.words(rows), now, now, w.users, w.tensor))
             if len(here) == len(stay) + len(order):
                 mine = self._apart(now, order, here[len(stay) :], stay)
-                waits = self._waits(mine, stay) + sum(w.need.gain for w in worth[:poor])
+                waits = self._waits(mine, stay) + sum(w.gain for w in worth[:poor])
                 return {w.tensor: self._ring(p, w.need) for w, p in zip(order, mine, strict=True)}, waits
         return None
 
@@ -183,7 +186,7 @@ class Floor:
 
 def _worth(w: Wanted) -> tuple[float, str]:
     """Cycles that a word of slack saves."""
-    return w.need.gain / w.need.words(w.need.slack - w.need.rows), w.tensor
+    return w.gain / w.need.words(w.need.slack - w.need.rows), w.tensor
 
 
 def _gaps(arch: Arch, places: Iterable[_Place]) -> list[Words]:

@@ -310,7 +310,7 @@ class _Planner:
     def _wanted(self, c: Candidate, g: int) -> list[Wanted]:
         wanted = []
         for t, need in c.rings.items():
-            moved = self.costing.move_cycles(t, need)
+            moved = c.moves[t]
             writes, reads = (
                 {Engine.LOAD: moved} if t in c.loads else {},
                 {Engine.SAVE: moved} if t in c.saves else {},
@@ -318,10 +318,11 @@ class _Planner:
             for layer in c.layers:
                 assert layer.engine is not None
                 if layer.output == t:
-                    writes[layer.engine] = c.busy[t]
+                    writes[layer.engine] = c.work.busy[t]
                 if t in layer.inputs:
-                    reads[layer.engine] = reads.get(layer.engine, 0.0) + c.busy[layer.output]
-            wanted.append(Wanted(t, need, Users(tuple(writes.items()), tuple(reads.items())), g, g))
+                    reads[layer.engine] = reads.get(layer.engine, 0.0) + c.work.busy[layer.output]
+            users = Users(tuple(writes.items()), tuple(reads.items()))
+            wanted.append(Wanted(t, need, users, g, g, c.gain(t)))
         return wanted
 
     def _group(self, c: Candidate, rings: dict[str, Ring]) -> Group:

@@ -25,6 +25,8 @@ _CHUNKS = 4
 """Output chunks of a layer whose weights stream: the next chunk loads, and a depthwise layer starts, behind the first."""
 _TILES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Column tiles tried for maps whose rows are too wide."""
+_COUNTS = (2, 3, 4, 5, 7, 9, 12, 14, 19, 28, 38, 56, 75, 112, 150, 224, 448, 1024)
+"""Strips tried for groups of several layers: a third apart, and those that divide usual maps."""
 _HOPELESS = 1.5
 """Strip heights are tried from high to low until a candidate is this much worse than the best and takes few words."""
 _LEAST_BUSY = 256
@@ -184,7 +186,9 @@ class Search:
     def _heights(self, height: int, count: int) -> list[int]:
         if count > 1 and self.options.strip_rows:
             return [min(self.options.strip_rows, height)]
-        return [h for h in self.costing.heights(height) if count == 1 or h < height]
+        if count > 1:
+            return sorted({-(-height // n) for n in _COUNTS if 1 < n <= height}, reverse=True)
+        return self.costing.heights(height)
 
     def _settings(self, layers: tuple[Layer, ...], rows: int, height: int) -> list[dict[str, Any]]:
         """Residency, order and chunks worth trying for this strip height."""

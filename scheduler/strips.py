@@ -54,6 +54,11 @@ class Strips:
         """Steps of the loop, the ramp of the stages included."""
         return self.count + max(self.stage.values(), default=0)
 
+    def heights(self, tensor: str) -> list[tuple[int, int]]:
+        """Rows that a step makes of a tensor, and how many steps make so many."""
+        rows = np.diff(self.need[tensor])
+        return [(h, n) for h, n in enumerate(np.bincount(rows).tolist()) if h and n]
+
     def span(self, tensor: str, step: int, stage: int | None = None) -> tuple[int, int]:
         """Rows low..high-1 of the tensor that a step makes (equal: none)."""
         strip = step - (self.stage[tensor] if stage is None else stage)
