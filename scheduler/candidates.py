@@ -199,6 +199,11 @@ class Costing:
         self._busy: dict[tuple[str, int, int], int] = {}
         self._strips: dict[tuple[str, int, int], Strips] = {}
         self._words: dict[str, tuple[int, int]] = {}
+        self.lanes, self.move = arch.lanes, arch.group_move
+        self.largest = arch.span * arch.group_words
+        self._long = {layer.name for layer in layers if self._is_long(layer)}
+        self._rings: dict[tuple[object, ...], RingNeed] = {}
+        self._moves: dict[tuple[str, RingNeed], float] = {}
         self._works: dict[tuple[object, ...], Work] = {}
         self._chunked: dict[tuple[str, int], dict[str, int] | None] = {}
 
@@ -314,11 +319,11 @@ class Costing:
         chunk: dict[str, int] | None = None,
     ) -> Candidate | None:  # fmt: skip
         """A candidate, or None where a ring or the weights cannot fit; `dying`: resident maps that are not read after it."""
-        arch, graph = self.arch, self.graph
-        made = {layer.output for layer in layers}
+        graph = self.graph
+        made = dict.fromkeys(layer.output for layer in layers)
         last = graph.tensors[layers[-1].output].shape
         cols = cols or last[1]
-        if cols < last[1] and not made.isdisjoint(resident_maps):
+        if cols < last[1] and not resident_maps.isdisjoint(made):
             return None  # column tiles go to DRAM
         strips = self._strips_of(layers, outputs, rows)
         loads = tuple(
@@ -331,30 +336,14 @@ class Costing:
             if pieces is None:
                 return None
             chunk = chunk or pieces
-        if not all(self._reduction_fits(layer, rows, cols) for layer in layers):
+        if any(not self._reduction_fits(layer, rows, cols) for layer in layers if layer.name in self._long):
             return None
         rings: dict[str, RingNeed] = {}
-        for t in (*loads, *(layer.output for layer in layers)):
-            h, w, c = graph.tensors[t].shape
-            need, slack, nb, fold = strips.ring[t], strips.slack[t], blocks(c, arch.lanes), False
-            if t in loads and self.folds(t):
-                layer = self._fold_layer(t)
-                assert layer is not None
-                part = layer.parts[0]
-                found = fold_of(part, c, arch.lanes)
-                assert found is not None
-                w, nb, fold = graph.tensors[layer.output].shape[1], found.words, True
-                if cols < last[1]:
-                    w = cols
-            elif cols < last[1]:
-                w = cols if t in made else self._tile_width(layers[0], t, cols, last[1])
-            if order == "chunks" and t == layers[-1].output and t not in resident_maps:
-                nb = min(nb, _CHUNKS_HELD * (chunk or {})[layers[-1].name] * arch.conv.oc // arch.lanes)
-            if t in resident_maps and t in made:
-                need = slack = h
-                w = graph.tensors[t].shape[1]
-            rings[t] = RingNeed(w, nb, need, slack, fold)
-            if rings[t].words(need) > arch.span * arch.group_words:
+        for t in (*loads, *made):
+            rings[t] = ring = self._ring(
+                layers, t, strips, cols, order, chunk, t in loads, t in resident_maps
+            )
+            if ring.words(ring.rows) > self.largest:
                 return None
         chunk = chunk or {}
         replaced: dict[str, str] = {}
@@ -381,6 +370,42 @@ class Costing:
             work,
             moves,
         )
+
+    def _ring(
+        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, order: str, chunk: dict[str, int] | None,
+        loaded: bool, stays: bool,
+    ) -> RingNeed:  # fmt: skip
+        """What the ring of a map must be that the layers make, or that is loaded for them."""
+        key = (layers[0].name, len(layers), tensor, strips.rows, cols, order, *(chunk or {}).values(), stays)
+        if order == "strips":
+            key = (layers[0].name, len(layers), tensor, strips.rows, cols, stays)
+        if key not in self._rings:
+            self._rings[key] = self._new_ring(layers, tensor, strips, cols, order, chunk, loaded, stays)
+        return self._rings[key]
+
+    def _new_ring(
+        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, order: str, chunk: dict[str, int] | None,
+        loaded: bool, stays: bool,
+    ) -> RingNeed:  # fmt: skip
+        h, w, c = self.graph.tensors[tensor].shape
+        width = self.graph.tensors[layers[-1].output].shape[1]
+        count = blocks(c, self.lanes)
+        if stays and not loaded:
+            return RingNeed(w, count, h, h)
+        fold = loaded and self.folds(tensor)
+        if fold:
+            layer = self._fold_layer(tensor)
+            assert layer is not None
+            found = fold_of(layer.parts[0], c, self.lanes)
+            assert found is not None
+            w, count = self.graph.tensors[layer.output].shape[1] if cols >= width else cols, found.words
+        elif cols < width:
+            w = self._tile_width(layers[0], tensor, cols, width) if loaded else cols
+        if order == "chunks" and tensor == layers[-1].output:
+            count = min(
+                count, _CHUNKS_HELD * (chunk or {})[layers[-1].name] * self.arch.conv.oc // self.lanes
+            )
+        return RingNeed(w, count, strips.ring[tensor], strips.slack[tensor], fold)
 
     def _replaced(
         self, layers: tuple[Layer, ...], layer: Layer, dying: Set[str], strips: Strips
@@ -411,6 +436,13 @@ class Costing:
         if key not in self._strips:
             self._strips[key] = plan_strips(layers, self.graph, outputs, rows)
         return self._strips[key]
+
+    def _is_long(self, layer: Layer) -> bool:
+        """One block of output channels has more weights than their memory."""
+        return layer.engine == Engine.CONV and any(
+            not part.depthwise and self.record_words(layer, part) > self.arch.weight_words
+            for part in layer.parts
+        )
 
     def _reduction_fits(self, layer: Layer, rows: int, cols: int) -> bool:
         """An output block whose weights exceed their memory is summed in pieces, while its pixels wait in accumulators."""
@@ -540,12 +572,15 @@ class Costing:
 
     def move_cycles(self, tensor: str, need: RingNeed) -> float:
         """Cycles to bring a map on chip or back: its bytes, or its words where they come one by one."""
-        shape = self.graph.tensors[tensor].shape
-        words = shape[0] * need.width * need.blocks
-        narrow = need.fold or shape[2] < self.arch.lanes
-        return max(
-            self.graph.tensors[tensor].bytes / self.bandwidth, words / (1 if narrow else self.arch.group_move)
-        )
+        key = tensor, need
+        if key not in self._moves:
+            shape = self.graph.tensors[tensor].shape
+            words = shape[0] * need.width * need.blocks
+            narrow = need.fold or shape[2] < self.lanes
+            self._moves[key] = max(
+                self.graph.tensors[tensor].bytes / self.bandwidth, words / (1 if narrow else self.move)
+            )
+        return self._moves[key]
 
     def heights(self, height: int) -> list[int]:
         """All strip heights that matter, high to low: for each number of strips the lowest that gives it.
