@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import Board, compile, predict, report, simulate
     from .compiled import Compiled
+    from .exploration import Study, explore
     from .frontend import Calibration, Model, check, load, quantize
     from .frontend import zoo as zoo
     from .ir.arch import Arch
@@ -30,6 +31,7 @@ __all__ = [
     "simulate",
     "predict",
     "report",
+    "explore",
     "zoo",
     "Arch",
     "Board",
@@ -37,6 +39,7 @@ __all__ = [
     "Model",
     "Compiled",
     "Result",
+    "Study",
     "TilewrightError",
 ]
 
@@ -48,6 +51,7 @@ _HOME = {
     "simulate": "api",
     "predict": "api",
     "report": "api",
+    "explore": "exploration",
     "zoo": "frontend.zoo",
     "Arch": "ir.arch",
     "Board": "api",
@@ -55,6 +59,7 @@ _HOME = {
     "Model": "frontend",
     "Compiled": "compiled",
     "Result": "reports.result",
+    "Study": "exploration",
     "TilewrightError": "ir.errors",
 }
 """Module of each public name."""

@@ -99,6 +99,20 @@ _VERBS = (
         "  tilewright rtl --arch b1024 --board zcu104 -o out\n  tilewright rtl --board pynq-z2 --set dwc.taps=9",
     ),
     (
+        "explore",
+        "cli_explore",
+        "Design-space exploration: which DPU for these networks on this board?",
+        "  tilewright explore zoo:mobilenet_v2 --space kv260\n"
+        "  tilewright explore a.onnx b.onnx --space S.toml --objectives latency,energy,dsp --jobs 8 -o study\n"
+        "  tilewright explore zoo:resnet18 --space ultra96v2 --then build --pick fps_per_dsp",
+    ),
+    (
+        "compare",
+        "cli_explore",
+        "Compare two studies of explore: whose front is ahead, where, by how much.",
+        "  tilewright compare study-a study-b",
+    ),
+    (
         "build",
         "cli_build",
         "Write a board package: Verilog, Vivado scripts, registers, drivers.",

@@ -55,7 +55,7 @@ def rtl(
         from .rtl.verilog import verilog
 
         style = mac or mac_style(place)
-        text = verilog(machine, mac=style)
+        text = verilog(machine, mac=style, uram=place.uram // machine.cores)
     folder = output or Path("tilewright-out") / f"rtl-{machine.name}"
     files = {"dpu_top.v": text, "dpu_top.toml": machine.toml()}
     try:

@@ -13,6 +13,8 @@ as a request arrives, so a row miss behind other traffic costs nothing. Writes a
 **Events.** Each actor (fetch, dispatch, the issue side of LOAD and SAVE, five engines) names the earliest cycle of
 its next action from what has happened so far; the earliest acts, ties in the order of the list. Every action
 allows others only at later cycles, or at the same cycle to actors later in the list, so one pass is exact.
+
+**Replay.** In place of the DRAM, a recording may answer (`hwsim.replay`): `_replayed` and `_send` take its waits.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-any-return, assignment, arg-type"
@@ -23,7 +25,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["DRAM_HEADER", "PARAMETERS", "TABLE", "dram_access", "run"]
+__all__ = [
+    "DRAM_HEADER",
+    "PARAMETERS",
+    "REPLAYED",
+    "REPLAY_BEAT",
+    "REPLAY_HEADER",
+    "REPLAY_PORT",
+    "REPLAY_ROW",
+    "TABLE",
+    "dram_access",
+    "run",
+]
 
 _Array = NDArray[np.int64]
 
@@ -37,7 +50,7 @@ DRAM_HEADER = (
         "back",
         "response",
         "byte_ticks",
-    ),  # kind 0 fixed, 1 banked; byte_ticks in 1/65536 tick
+    ),  # kind 0 fixed, 1 banked, 2 replayed (then there is nothing else here); byte_ticks in 1/65536 tick
     *(
         "column_bytes",
         "burst",
@@ -166,6 +179,67 @@ def dram_access(s: _Array, now: int, address: int, size: int, write: int) -> tup
         last = max(last, end)
         at += step
     return first, (last + s[_BACK] + TICKS - 1) // TICKS
+
+
+REPLAYED = 2
+"""Kind of a state that a recording is behind. After the header, for FETCH, LOAD and SAVE: bursts asked for, bursts
+recorded, slot of their rows; then the slot of the ports' rows."""
+REPLAY_HEADER = 10
+REPLAY_ROW = 5
+"""A burst: cycles that its address waits, and to its end; out: cycle in which it was asked for, address, bytes."""
+REPLAY_PORT = 7
+"""A port: beats of write data so far, recorded, slot of their rows; cycle from which the address channel is free; pipe
+cycle in which the way to the bus is free; cycles that it stood still; cycle in which the last beat was taken."""
+REPLAY_BEAT = 4
+"""A beat: cycles that it waits; out: cycle in which it was on the bus, cycles from and to which the way stood still."""
+_ENTER, _WAY = 7, 6
+"""Cycles from a burst's entry into the way to its first beat on the bus, and to the end of the way."""
+
+
+@njit(cache=True)
+def _replayed(s: _Array, channel: int, now: int, address: int, size: int) -> tuple[int, int]:
+    """The next burst of a channel, whose address is on the bus at `now`: cycle in which it is taken, and its second wait."""
+    at = len(DRAM_HEADER) + 3 * channel
+    k = s[at]
+    s[at] += 1
+    if k >= s[at + 1]:  # not recorded: as quick as can be
+        return now, 1
+    row = s[at + 2] + k * REPLAY_ROW
+    s[row + 2], s[row + 3], s[row + 4] = now, address, size
+    return now + s[row], s[row + 1]
+
+
+@njit(cache=True)
+def _send(s: _Array, port: int, now: int, send: int, beats: int) -> int:
+    """Cycle in which the last beat of a burst is taken, whose address was ready at `now`.
+
+    The way from the burst buffer to the bus is a pipeline with two places at its end. While both are taken it stands
+    still, so what is inside is counted in *pipe cycles*, those in which it moves.
+    """
+    r = s[len(DRAM_HEADER) + 9] + port * REPLAY_PORT
+    rows = s[r + 2]
+    ripe = now + send - _ENTER
+    # Pipe cycle of `ripe`: without the cycles before it in which the way stood still.
+    enter, k = ripe - s[r + 5], min(s[r], s[r + 1]) - 1
+    while k >= 0 and s[rows + k * REPLAY_BEAT + 1] > ripe:
+        begin, end = s[rows + k * REPLAY_BEAT + 2], s[rows + k * REPLAY_BEAT + 3]
+        if end >= begin and end >= ripe:
+            enter += end - max(begin, ripe) + 1
+        k -= 1
+    enter = max(enter, s[r + 4])
+    s[r + 4] = enter + beats
+    for j in range(beats):
+        reached, before = enter + _WAY + j + s[r + 5], s[r + 6]
+        k, wait = s[r], 0
+        s[r] += 1
+        shown = max(reached, before) + 1
+        if k < s[r + 1]:
+            row = rows + k * REPLAY_BEAT
+            wait = s[row]
+            s[row + 1], s[row + 2], s[row + 3] = shown, reached + 1, before
+        s[r + 5] += max(0, before - reached)
+        s[r + 6] = shown + wait
+    return s[r + 6]
 
 
 TABLE = (
@@ -323,7 +397,8 @@ def run(
     reasons = np.full((2, 3), _C_PORT, np.int64)
 
     end_at, left = 0, n
-    while left > 0:
+    # What is recorded of a bus goes on until the last group of words is fetched, which nobody may be waiting for.
+    while left > 0 or (dram[_KIND] == REPLAYED and fetch_at < fetch_total):
         best, actor = _INF, -1
         # 0: FETCH
         if fetch_at < fetch_total:
@@ -385,9 +460,14 @@ def run(
             size = min(
                 p[_FETCH_BYTES] - fetch_at % p[_FETCH_BYTES], p[_BURST_BYTES] - address % p[_BURST_BYTES]
             )
-            first, last = dram_access(dram, t, address, size, 0)
-            fetch_port = max(last, max(first, fetch_port) + (size + p[_BEAT] - 1) // p[_BEAT])
-            fetch_next = t + 1
+            if dram[_KIND] == REPLAYED:
+                taken, wait = _replayed(dram, 0, t, address, size)
+                fetch_port = taken + wait
+            else:
+                taken = t
+                first, last = dram_access(dram, t, address, size, 0)
+                fetch_port = max(last, max(first, fetch_port) + (size + p[_BEAT] - 1) // p[_BEAT])
+            fetch_next = taken + 1
             for i in range(fetch_at // _WORD, min(n, (fetch_at + size) // _WORD)):
                 available[i] = fetch_port + p[_FETCH_TAIL]
             fetch_at += size
@@ -403,21 +483,33 @@ def run(
             slot, port, e = bursts[d] % window, bursts[d] % p[_PORTS], 4 * d
             before = moved[d]
             first_burst = offset[d] == 0 and r1[d] == 0 and r2[d] == 0
+            taken = t
             if d == 0:
-                first, last = dram_access(dram, t, address, size, 0)
-                port_free[0, port] = last = max(last, max(first, port_free[0, port]) + beats)
+                if dram[_KIND] == REPLAYED:
+                    taken, wait = _replayed(dram, 1, t, address, size)
+                    last = taken + wait
+                else:
+                    first, last = dram_access(dram, t, address, size, 0)
+                    port_free[0, port] = last = max(last, max(first, port_free[0, port]) + beats)
                 begin = max(moved[0], last + p[_RECEIVE])
                 moved[0] = begin + work
                 slots[0, slot] = moved[0]
             else:
                 begin = t - work
                 moved[1] = t
-                first, last = dram_access(dram, t, address, size, 1)
-                port_free[1, port] = max(t + p[_SEND], port_free[1, port]) + beats
-                answered[port] = max(max(last, port_free[1, port]) + dram[_RESPONSE], answered[port] + 1)
+                if dram[_KIND] == REPLAYED:
+                    sent = _send(dram, port, t, p[_SEND], beats)
+                    channel = dram[len(DRAM_HEADER) + 9] + port * REPLAY_PORT + 3
+                    taken, wait = _replayed(dram, 2, max(t, dram[channel]), address, size)
+                    dram[channel] = taken + 1
+                    answered[port] = max(max(taken, sent) + wait, answered[port] + 1)
+                else:
+                    first, last = dram_access(dram, t, address, size, 1)
+                    port_free[1, port] = max(t + p[_SEND], port_free[1, port]) + beats
+                    answered[port] = max(max(last, port_free[1, port]) + dram[_RESPONSE], answered[port] + 1)
                 slots[1, slot] = answered[port]
                 completed = max(completed, slots[1, slot])
-            issue_next[d] = t + p[_INTERVAL] if d == 0 else t
+            issue_next[d] = taken + p[_INTERVAL] if d == 0 else t
             stream[d] += size
             bursts[d] += 1
             totals[e, 0] += work
@@ -482,7 +574,7 @@ def run(
                 d = 0 if e == _LOAD else 1
                 now_doing[d] = i
                 offset[d] = r1[d] = r2[d] = 0
-                issue_next[d] = t + (p[_LOAD_START] if d == 0 else p[_SAVE_START])
+                issue_next[d] = max(issue_next[d], t + (p[_LOAD_START] if d == 0 else p[_SAVE_START]))
                 limits[d, 0], limits[d, 1], limits[d, 2] = queued, tokens, t if t > after_token else 0
                 reasons[d, 0], reasons[d, 1] = _C_FETCH if blocked_by_fetch[i] else _C_QUEUE, why
             else:

@@ -44,6 +44,7 @@ from ..ir.latency import (
     dwc_tail,
 )
 from .dram import DRAM_RESPONSE, DramSpec, dram_access
+from .replay import Replay
 from .simulation import region_bases
 
 __all__ = ["busy_and_tail", "oracle_times"]
@@ -216,22 +217,94 @@ class _Stream:
     moved: int = 0
     completed: int = 0
     slots: list[int] = field(default_factory=list)
-    ports: list[int] = field(default_factory=list)
     gather_end: int = -1
     needs: list[int] = field(default_factory=list)
     """Bytes of the stream that each group of words needs (SAVE: with which it has to be read)."""
     taken: int = 0
-    answered: dict[int, int] = field(default_factory=dict)
-    """Cycle of the last write response of each port."""
+
+
+class _Memory:
+    """The DRAM model behind ports that take an address at once, and a beat in every cycle."""
+
+    def __init__(self, spec: DramSpec, arch: Arch) -> None:
+        self.state, self.beat = spec.state(), arch.beat_bytes
+        self.response = int(self.state[DRAM_RESPONSE])
+        self.read_port: dict[tuple[str, int], int] = {}
+        self.sent = [0] * arch.dma.ports
+        self.answered = [-1] * arch.dma.ports
+
+    def read(self, channel: str, port: int, t: int, at: int, size: int) -> tuple[int, int]:
+        """A burst whose address is on the bus at `t`: when that is taken, and the cycle after the last beat."""
+        first, last = dram_access(self.state, t, at, size, 0)
+        beats = -(-(at % self.beat + size) // self.beat)
+        end = max(last, max(first, self.read_port.get((channel, port), 0)) + beats)
+        self.read_port[channel, port] = end
+        return t, end
+
+    def write(self, port: int, t: int, at: int, size: int) -> int:
+        """The cycle after the response of a burst that is gathered at `t`."""
+        _, last = dram_access(self.state, t, at, size, 1)
+        self.sent[port] = max(t + SAVE_SEND, self.sent[port]) + -(-(at % self.beat + size) // self.beat)
+        self.answered[port] = max(max(last, self.sent[port]) + self.response, self.answered[port] + 1)
+        return self.answered[port]
+
+
+class _Recorded(_Memory):
+    """A recorded bus."""
+
+    def __init__(self, replay: Replay, arch: Arch) -> None:
+        self.beat, self.ports = arch.beat_bytes, arch.dma.ports
+        self.waits = {"fetch": iter(replay.fetch.tolist()), "load": iter(replay.load.tolist())}
+        self.save, self.beats = iter(replay.save.tolist()), [w.tolist() for w in replay.beats]
+        self.gathered: list[list[tuple[int, int]]] = [[] for _ in range(self.ports)]
+        self.address_free = [0] * self.ports
+        self.answered = [-1] * self.ports
+
+    def read(self, channel: str, port: int, t: int, at: int, size: int) -> tuple[int, int]:
+        address, data = next(self.waits[channel])
+        return t + address, t + address + data
+
+    def write(self, port: int, t: int, at: int, size: int) -> int:
+        address, response = next(self.save)
+        taken = max(t, self.address_free[port]) + address
+        self.address_free[port] = taken + 1
+        self.gathered[port].append((t, -(-(at % self.beat + size) // self.beat)))
+        done = max(taken, self._last_beat(port)) + response
+        self.answered[port] = max(done, self.answered[port] + 1)
+        return self.answered[port]
+
+    def _last_beat(self, port: int) -> int:
+        """Cycle in which the last beat so far is taken: the way of all beats to the bus, again, cycle for cycle."""
+        way: list[int | None] = [None] * 6  # beats on their way; the last may enter one of the two places
+        coming, entering = deque(self.gathered[port]), 0
+        out: int | None = None  # on the bus, since
+        spare: int | None = None
+        waits, since, number, total = self.beats[port], 0, 0, sum(n for _, n in self.gathered[port])
+        for t in range(coming[0][0], 1 << 40):
+            moves = spare is None
+            takes = out is not None and t >= since + waits[out]
+            if takes and out == total - 1:
+                return t
+            shown = way[-1] if moves else None
+            if takes or out is None:
+                out, spare, since = (shown if spare is None else spare), None, t + 1
+            elif shown is not None:
+                spare = shown
+            if moves:
+                if not entering and coming and t >= coming[0][0] + SAVE_SEND - 7:
+                    entering = coming.popleft()[1]
+                way = [number if entering else None, *way[:-1]]
+                number, entering = number + (entering > 0), max(0, entering - 1)
+        raise AssertionError
 
 
 def oracle_times(
-    program: Program, arch: Arch, spec: DramSpec, limit: int = 1_000_000
+    program: Program, arch: Arch, spec: DramSpec | Replay, limit: int = 1_000_000
 ) -> tuple[int, list[list[int]]]:
     """Cycles, and (queued, start, busy_end, done) of each instruction, as `simulation.trace` gives them."""
     rows = [{name: int(v) for name, v in zip(COLUMNS, r, strict=True)} for r in program.fields]
-    state, bases = spec.state(), region_bases(program)
-    response = int(state[DRAM_RESPONSE])
+    bases = region_bases(program)
+    memory = _Recorded(spec, arch) if isinstance(spec, Replay) else _Memory(spec, arch)
     times = [[-1] * 4 for _ in rows]
     queues: dict[Engine, deque[int]] = {e: deque() for e in Engine}
     finished: dict[Engine, list[int]] = {e: [] for e in Engine}  # cycles of tokens, in order
@@ -239,11 +312,10 @@ def oracle_times(
     read_owner: dict[int, tuple[Engine, int | None]] = {}  # group: engine, cycle of release or None
     write_owner: dict[int, tuple[Engine, int | None]] = {}
     streams = {
-        e: _Stream(ports=[0] * arch.dma.ports, slots=[0] * (arch.dma.outstanding * arch.dma.ports))
-        for e in (Engine.LOAD, Engine.SAVE)
+        e: _Stream(slots=[0] * (arch.dma.outstanding * arch.dma.ports)) for e in (Engine.LOAD, Engine.SAVE)
     }
     per_fetch = FETCH_BYTES // WORD_BYTES
-    fetch_at, fetch_port = 0, 0
+    fetch_at, fetch_next = 0, 0
     fetch_end = -(-len(rows) // per_fetch) * FETCH_BYTES
     ready: list[int | None] = [None] * len(rows)
     dispatched, end = 0, None
@@ -294,28 +366,25 @@ def oracle_times(
     for t in range(limit):
         # Fetch: room for a whole group once enough instructions, up to the cycle before, were dispatched.
         gone = bisect_left(dispatch_at, t - FETCH_START + 1)
-        if fetch_at < fetch_end and (fetch_at // FETCH_BYTES + 1) * per_fetch - gone <= arch.queues.prefetch:
+        room = (fetch_at // FETCH_BYTES + 1) * per_fetch - gone <= arch.queues.prefetch
+        if fetch_at < fetch_end and room and t >= fetch_next:
             at = bases[Region.PROGRAM] + fetch_at
             size = min(FETCH_BYTES - fetch_at % FETCH_BYTES, arch.burst_bytes - at % arch.burst_bytes)
-            first, last = dram_access(state, t, at, size, 0)
-            fetch_port = max(last, max(first, fetch_port) + -(-size // arch.beat_bytes))
+            asked, last = memory.read("fetch", 0, t, at, size)
+            fetch_next = asked + 1
             for i in range(fetch_at // WORD_BYTES, min(len(rows), (fetch_at + size) // WORD_BYTES)):
-                ready[i] = fetch_port + FETCH_TAIL
+                ready[i] = last + FETCH_TAIL
             fetch_at += size
         # LOAD puts one burst on the bus.
         s = streams[Engine.LOAD]
         if s.bursts and t >= s.not_before and t >= s.slots[s.count % len(s.slots)]:
             at, size = s.bursts.popleft()
-            first, last = dram_access(state, t, at, size, 0)
-            port = s.count % arch.dma.ports
-            s.ports[port] = max(
-                last, max(first, s.ports[port]) + -(-(at % arch.beat_bytes + size) // arch.beat_bytes)
-            )
-            s.moved = max(s.moved, s.ports[port] + LOAD_RECEIVE) + work(s, size)
+            asked, last = memory.read("load", s.count % arch.dma.ports, t, at, size)
+            s.moved = max(s.moved, last + LOAD_RECEIVE) + work(s, size)
             s.taken += size
             s.slots[s.count % len(s.slots)] = s.moved
             s.count += 1
-            s.not_before = t + BURST_INTERVAL
+            s.not_before = asked + BURST_INTERVAL
             if not s.bursts:
                 close(Engine.LOAD, s, t, s.moved + LOAD_TAIL)
         # SAVE gathers a burst, and puts it on the bus when it is whole.
@@ -326,14 +395,8 @@ def oracle_times(
             if s.gather_end != t:
                 break
             at, size = s.bursts.popleft()
-            _, last = dram_access(state, t, at, size, 1)
-            port = s.count % arch.dma.ports
             s.taken += size
-            s.ports[port] = max(t + SAVE_SEND, s.ports[port]) + -(
-                -(at % arch.beat_bytes + size) // arch.beat_bytes
-            )
-            done = max(max(last, s.ports[port]) + response, s.answered.get(port, -1) + 1)
-            s.answered[port] = done
+            done = memory.write(s.count % arch.dma.ports, t, at, size)
             s.slots[s.count % len(s.slots)] = done
             s.completed = max(s.completed, done)
             s.count += 1
@@ -377,7 +440,7 @@ def oracle_times(
                 s.row = i
                 s.bursts.extend(_bursts(row, bases[Region(row["region"])], arch.burst_bytes))
                 s.needs, s.taken = _needs(row, arch), 0
-                s.not_before = t + (LOAD_START if e == Engine.LOAD else SAVE_START)
+                s.not_before = max(s.not_before, t + (LOAD_START if e == Engine.LOAD else SAVE_START))
             else:
                 busy, tail = busy_and_tail(row, arch)
                 free[e] = until_read = times[i][2] = t + busy

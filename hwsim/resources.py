@@ -1,19 +1,14 @@
-"""FPGA resources of a design: DSP, BRAM and UltraRAM counted from its structure, LUT and FF estimated.
-
-Structure: two int8 products a DSP48 wherever two products share an operand; a requantiser's 32 x 25 bit product is
-two; map banks are simple dual-port block RAM with a write enable a byte, so the ninth bits stay unused; weights are
-in UltraRAM where the board has it; lookup tables are distributed RAM, a copy for each value looked up a cycle.
-"""
+"""FPGA resources of a design: DSP, BRAM and UltraRAM as Yosys counts them, LUT and FF estimated (`fabric`)."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ..ir.arch import Arch
 from ..ir.board import Board
+from .fabric import block_ram, dsp_slices, logic
 
-__all__ = ["ResourceUse", "fits", "flip_flops", "resources"]
+__all__ = ["ResourceUse", "fits", "flip_flops", "resources", "resources_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,128 +29,35 @@ class ResourceUse:
     exact: bool = True
 
 
-_BRAM = (
-    (8, 512, 1.0),
-    (4, 1024, 1.0),
-    (2, 2048, 1.0),
-    (1, 4096, 1.0),
-    (4, 512, 0.5),
-    (2, 1024, 0.5),
-    (1, 2048, 0.5),
-)
-"""Bytes a word, words, BRAM36: simple dual-port shapes of a BRAM36 and of its half (UG473 table 1-7, UG573 table 1-7),
-ninth bits unused."""
-_URAM_BYTES, _URAM_WORDS = 8, 4096
-"""UltraRAM: 72 bits x 4096 (UG573 chapter 2), a write enable a byte."""
-
-_BASE_LUT, _BASE_FF = 17_400, 24_100
-_LUT_A_PRODUCT, _FF_A_PRODUCT = 13.3, 37.0
-"""Straight line through B512 and B4096 with low DSP usage: PG338 v1.2 table 9 (20,759 and 44,583 LUT; 33,572 and
-99,791 FF; 256 and 2048 products)."""
-_LUT_A_REQUANTISER, _FF_A_REQUANTISER = 250, 300
-"""Leading-zero count and two 32-bit shifters at 80 LUT, rounding and clamp; six pipeline stages of 50 bits. Estimated
-until fitted to synthesis."""
-_LUT_A_TABLE = 256 * 8 // 64 + 8
-"""256 bytes in 64-bit LUT RAMs, and their multiplexer."""
-
-
-def _bram(width_bytes: int, depth: int) -> float:
-    """Fewest BRAM36 for a memory of this shape.
-
-    >>> _bram(16, 512), _bram(4, 2048), _bram(10, 512)
-    (2.0, 2.0, 1.5)
-    """
-
-    def columns(lanes: int, shape: tuple[int, int, float]) -> float:
-        return math.ceil(lanes / shape[0]) * math.ceil(depth / shape[1]) * shape[2]
-
-    best = math.inf
-    for shape in _BRAM:
-        whole = width_bytes // shape[0] * shape[0]
-        rest = width_bytes - whole
-        best = min(
-            best, columns(whole, shape) + (min(columns(rest, other) for other in _BRAM) if rest else 0.0)
-        )
-    return best
-
-
-def _uram(width_bytes: int, depth: int) -> int:
-    return math.ceil(width_bytes / _URAM_BYTES) * math.ceil(depth / _URAM_WORDS)
-
-
-def _requantisers(arch: Arch) -> int:
-    """Values requantised a cycle, over all engines."""
-    dwc = arch.dwc.drain * arch.dwc.channels if arch.has_dwc else 0
-    return arch.conv.drain * arch.conv.oc + dwc + arch.vec.pixels * arch.lanes
-
-
-def _lookups(arch: Arch) -> int:
-    """Values looked up a cycle, over all engines."""
-    dwc = arch.dwc.drain * arch.dwc.channels if arch.has_dwc else 0
-    return arch.conv.drain * arch.conv.oc + dwc + arch.vec.table_pixels * arch.lanes
-
-
-def _dsp(arch: Arch) -> int:
-    pixels = math.ceil(arch.conv.pixels / 2) if arch.conv.pixels > 1 else 1
-    array = min(pixels * arch.conv.oc, arch.conv.pixels * math.ceil(arch.conv.oc / 2)) * arch.conv.ic
-    depthwise = math.ceil(arch.dwc.pixels / 2) * arch.dwc.channels * arch.dwc.taps
-    vector = 2 * arch.vec.pixels * arch.lanes  # the two products of an add
-    requantise = 0 if arch.rounding == ("shift",) else 2 * _requantisers(arch)
-    return array + depthwise + vector + requantise
-
-
-def _products(arch: Arch) -> int:
-    return arch.macs_per_cycle + arch.depthwise_macs_per_cycle
-
-
 def flip_flops(arch: Arch) -> int:
-    """Flip-flops of a core, estimated."""
-    return round(_BASE_FF + _FF_A_PRODUCT * _products(arch) + _FF_A_REQUANTISER * _requantisers(arch))
+    """Flip-flops of a core outside its DSP slices, estimated: as on 7-series, where Yosys puts those of products inside."""
+    return round(sum(ff for _, ff in logic(arch, "7series").values()))
 
 
-def _luts(arch: Arch) -> int:
-    tables = _LUT_A_TABLE * arch.weights.tables * _lookups(arch)
-    return round(
-        _BASE_LUT + _LUT_A_PRODUCT * _products(arch) + _LUT_A_REQUANTISER * _requantisers(arch) + tables
+def resources_of(arch: Arch, family: str, uram: int, board: Board | None = None) -> tuple[ResourceUse, ...]:
+    """What all cores of a design use on a family of `Board`, where each may use `uram` UltraRAM."""
+    n = arch.cores
+    bram, ultra = block_ram(arch, uram)
+    parts = logic(arch, family).values()
+    have = (board.dsp, board.bram36, board.uram, board.lut, board.ff) if board is not None else (None,) * 5
+    return (
+        ResourceUse("DSP", n * sum(dsp_slices(arch, family).values()), have[0]),
+        ResourceUse("BRAM36", n * bram, have[1]),
+        ResourceUse("URAM", n * ultra, have[2]),
+        ResourceUse("LUT", n * round(sum(lut for lut, _ in parts)), have[3], exact=False),
+        ResourceUse("FF", n * round(sum(ff for _, ff in parts)), have[4], exact=False),
     )
-
-
-def _memories(arch: Arch, uram: int) -> tuple[float, int]:
-    """BRAM36 and UltraRAM of a core that may use `uram` of the latter: weights first, then depthwise weights."""
-    depth = arch.group_words // arch.banks
-    bram = arch.maps.groups * arch.banks * _bram(arch.lanes, depth)
-    bram += _bram(4, arch.vector_words)
-    in_flight = arch.dma.outstanding * arch.burst_bytes // arch.beat_bytes
-    bram += 2 * arch.dma.ports * _bram(arch.beat_bytes, in_flight)  # burst buffers of LOAD and SAVE
-    used = 0
-    shapes = [(arch.conv.oc, arch.lanes, arch.weight_words)]
-    if arch.has_dwc:
-        shapes.append((1, arch.dwc.taps * arch.lanes, arch.depthwise_words))
-    for count, width, words in shapes:
-        need = count * _uram(width, words)
-        if used + need <= uram:
-            used += need
-        else:
-            bram += count * _bram(width, words)
-    return bram, used
 
 
 def resources(arch: Arch, board: Board | None = None) -> tuple[ResourceUse, ...]:
-    """What all cores of a design use, and what the board has.
+    """What all cores of a design use, and what the board has; without a board, on UltraScale+ without UltraRAM.
 
     >>> [r.used for r in resources(Arch.preset("b512-nodw")) if r.resource == "DSP"]
-    [192]
+    [208]
     """
-    n = arch.cores
-    bram, uram = _memories(arch, board.uram // n if board is not None else 0)
-    have = (board.dsp, board.bram36, board.uram, board.lut, board.ff) if board is not None else (None,) * 5
-    return (
-        ResourceUse("DSP", n * _dsp(arch), have[0]),
-        ResourceUse("BRAM36", n * bram, have[1]),
-        ResourceUse("URAM", n * uram, have[2]),
-        ResourceUse("LUT", n * _luts(arch), have[3], exact=False),
-        ResourceUse("FF", n * flip_flops(arch), have[4], exact=False),
-    )
+    if board is None:
+        return resources_of(arch, "ultrascale+", 0)
+    return resources_of(arch, board.family, board.uram // arch.cores, board)
 
 
 _LEVERS = {

@@ -29,6 +29,7 @@ from .bounds import bounds, program_bounds
 from .dram import DramCounts, DramSpec, dram_counts, parse
 from .energy import action_counts, energy
 from .kernel import LOADED, PARAMETERS, PLAIN, RECORDS, SAVED, TABLE, WORDS, run
+from .replay import Replay, Requests
 from .results import CAUSES, EngineResult, LayerResult, Simulation, Timeline
 from .timing import costs, estimate
 
@@ -184,6 +185,8 @@ class Trace:
     totals : int64 (5, 2)
         Busy cycles of each engine, and when it had nothing left to do.
     dram : DramCounts
+    requests : Requests, optional
+        What was asked of a replayed bus.
     """
 
     cycles: int
@@ -192,15 +195,21 @@ class Trace:
     stalls: _Matrix
     totals: _Matrix
     dram: DramCounts
+    requests: Requests | None = None
 
 
-def trace(program: Program, arch: Arch, dram: DramSpec | str) -> Trace:
+def trace(program: Program, arch: Arch, dram: DramSpec | Replay | str) -> Trace:
     """Times of every instruction.
+
+    Parameters
+    ----------
+    dram : DramSpec, Replay or str
+        A memory, text for `dram.parse`, or a recorded bus.
 
     Raises
     ------
     SimulationError
-        The program is for another design.
+        The program is for another design, or a recording of another number of ports.
     """
     if program.design != arch.design_hash:
         raise SimulationError(
@@ -208,7 +217,17 @@ def trace(program: Program, arch: Arch, dram: DramSpec | str) -> Trace:
             program=program.design,
             arch=arch.design_hash,
         )
-    spec = parse(dram, arch.clock_mhz) if isinstance(dram, str) else replace(dram, clock_mhz=arch.clock_mhz)
+    if isinstance(dram, Replay):
+        if len(dram.beats) != arch.dma.ports:
+            raise SimulationError(
+                f"the recording has {len(dram.beats)} ports, {arch.name} has {arch.dma.ports}"
+            )
+        state = dram.state()
+    else:
+        spec = (
+            parse(dram, arch.clock_mhz) if isinstance(dram, str) else replace(dram, clock_mhz=arch.clock_mhz)
+        )
+        state = spec.state()
     table, n = kernel_table(program, arch), len(program)
     engine = table[:, 0]
     by_engine = np.zeros((len(Engine), max(1, int(np.bincount(engine + 1, minlength=6)[1:].max()))), np.int64)
@@ -217,13 +236,13 @@ def trace(program: Program, arch: Arch, dram: DramSpec | str) -> Trace:
         by_engine[e, : len(index)] = index
     times, cause = np.empty((n, 4), np.int64), np.zeros(n, np.int64)
     stalls, totals = np.zeros((len(Engine), len(CAUSES)), np.int64), np.zeros((len(Engine), 2), np.int64)
-    state = spec.state()
     base = region_bases(program)[Region.PROGRAM]
     cycles = run(table, by_engine, machine_vector(arch, base), state, times, cause, stalls, totals)
     if cycles < 0:
         stuck = int(np.flatnonzero((times[:, 3] < 0) & (engine >= 0))[0])
         raise InvariantError(f"instruction {stuck} never starts, though every wait names an earlier one")
-    return Trace(int(cycles), times, cause, stalls, totals, dram_counts(state))
+    requests = dram.requests(state) if isinstance(dram, Replay) else None
+    return Trace(int(cycles), times, cause, stalls, totals, dram_counts(state), requests)
 
 
 def simulate(

@@ -6,12 +6,8 @@ so a layer's name that holds markup stays a name. Without scripts the page still
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 from ..ir.isa import Engine
 from . import drawing
 from .accounts import ENGINE_TITLES, accounts
+from .inline import json_block, part, policy
 from .palette import CLASSES, COMPONENTS, count, plain, short, si
 from .result import Result
 from .trace import moved_bytes, rate, windows
@@ -42,7 +39,7 @@ def page(result: Result, names: Sequence[str] = ()) -> str:
     """
     from jinja2 import Environment, StrictUndefined
 
-    style, script = _part("report.css"), _part("report.js")
+    style, script = part("report.css"), part("report.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -55,17 +52,13 @@ def page(result: Result, names: Sequence[str] = ()) -> str:
     }
     layers = accounts(result)
     total = result.total
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
     stacks = {result.arch.name: _ordered(total.dram_bytes, CLASSES)}
     energies = {result.arch.name: _ordered(total.energy.components, COMPONENTS, 1e-3)}
     if result.without_dwc is not None:
         twin = result.without_dwc
         stacks[twin.arch.name] = _ordered(twin.total.dram_bytes, CLASSES)
         energies[twin.arch.name] = _ordered(twin.total.energy.components, COMPONENTS, 1e-3)
-    return environment.from_string(_part("report.html.j2")).render(
+    return environment.from_string(part("report.html.j2")).render(
         result=result,
         total=total,
         layers=layers,
@@ -76,12 +69,12 @@ def page(result: Result, names: Sequence[str] = ()) -> str:
         components=[c for c in COMPONENTS if c in total.energy.components],
         power_mw=total.power_mw,
         longest=max((x.share for x in layers), default=0.0) or 1.0,
-        policy=policy,
+        policy=policy(style, script),
         style=style,
         script=script,
         arch_toml=result.arch.toml(),
-        summary=_json(json.loads(result.to_json(names))),
-        data=_json(timeline_data(result)),
+        summary=json_block(json.loads(result.to_json(names))),
+        data=json_block(timeline_data(result)),
         roofline=drawing.roofline(result, layers),
         energy_roofline=drawing.energy_roofline(result, layers),
         ladder=drawing.ladder(result),
@@ -224,18 +217,3 @@ def _ordered(values: dict[str, Any], order: dict[str, str], scale: float = 1.0) 
     return known | {
         k: v * scale for k, v in values.items() if k not in known and k not in {"total", "compulsory"}
     }
-
-
-def _json(value: Any) -> str:
-    """JSON that no text inside can end early: ``<`` never appears in it."""
-    text = json.dumps(value, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-@cache
-def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
 """One program on the verilated core, on the emulator and on the simulator: do they agree, in every byte and cycle?
 
 Bytes: the DRAM maps region that the core leaves, against the one that the emulator leaves, all of it. Cycles: start and
-done of every instruction and the total, against the event simulation with the same memory.
+done of every instruction and the total, against the event simulation with the same memory. On a bus at random the
+simulator replays what the bus answered, and every burst and beat must have been asked for in the same cycle too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..hwsim.dram import DramSpec
 from ..hwsim.emulate import emulate
+from ..hwsim.replay import Requests
 from ..hwsim.simulation import Trace, trace
 from ..ir.arch import Arch
 from ..ir.graph import Graph, Shape
@@ -117,6 +119,11 @@ class Agreement:
         Why not, or what rule of the bus it broke; "" for nothing.
     late_beats : int
         Beats that the core kept waiting.
+    requests_compared, requests_differing : int
+        On a bus at random: bursts and beats of write data, and those that the core asked for in another cycle, or at
+        another address, than simulated.
+    first_request : str
+        The first of those.
     """
 
     name: str
@@ -138,6 +145,9 @@ class Agreement:
     layers: tuple[LayerAgreement, ...]
     first_byte: ByteDifference | None = None
     first_cycle: CycleDifference | None = None
+    requests_compared: int = 0
+    requests_differing: int = 0
+    first_request: str = ""
 
     @property
     def exact(self) -> bool:
@@ -147,6 +157,7 @@ class Agreement:
             and not self.trouble
             and not self.bytes_differing
             and not self.instructions_differing
+            and not self.requests_differing
             and self.cycles_rtl == self.cycles_simulated
         )
 
@@ -175,7 +186,7 @@ def agree(
     maps : uint8 (maps_bytes,)
         The DRAM maps region with the graph's inputs in place.
     memory : DramSpec, str or Pattern
-        What is behind core and simulator. With a bus at random only bytes are compared.
+        What is behind core and simulator. Of a bus at random, the simulator gets the answers that the core got.
 
     Raises
     ------
@@ -187,7 +198,13 @@ def agree(
     if isinstance(memory, Pattern):
         slow = trace(program, arch, f"fixed:1,{memory.latency[1]}")
         run = core.run(program, maps, memory, limit=10 * slow.cycles + 20_000)
-        return judge(run, plan, emulated, None, dram=str(memory), name=name)
+        if not run.finished:
+            return judge(run, plan, emulated, None, dram=str(memory), name=name)
+        from .recorded import recorded
+
+        replay, asked = recorded(run, arch.dma.ports, core.core)
+        simulated = trace(program, arch, replay)
+        return judge(run, plan, emulated, simulated, asked, dram=str(memory), name=name)
     simulated = trace(program, arch, memory)
     run = core.run(program, maps, memory, limit=2 * simulated.cycles + 20_000)
     return judge(run, plan, emulated, simulated, dram=str(memory), name=name)
@@ -198,6 +215,7 @@ def judge(
     plan: Planned,
     emulated: NDArray[np.int8],
     simulated: Trace | None,
+    asked: Requests | None = None,
     *,
     dram: str = "",
     name: str = "",
@@ -207,7 +225,9 @@ def judge(
     Parameters
     ----------
     simulated : Trace or None
-        None: cycles are not compared (a bus that stalls addresses has no twin in the simulator).
+        None: cycles are not compared (a run that did not come to its end has no whole recording).
+    asked : Requests, optional
+        What the core asked of a bus whose recording was simulated.
     """
     program, graph = plan.program, plan.graph
     ops = [(op.name, type(op).__name__, op.output) for op in graph.ops]
@@ -224,6 +244,10 @@ def judge(
         wanted = simulated.times[:, [1, 3]].copy()
         wrong = (rtl != wanted).any(axis=1) & (program.engine >= 0)
         first_cycle = _first_cycle(rtl, wanted, wrong, program, ops) or _too_many(run, program)
+    requests = (0, 0, "")
+    if asked is not None and simulated is not None and simulated.requests is not None:
+        told = simulated.requests
+        requests = len(asked), asked.differing(told), asked.first_difference(told)
     layers = []
     for i, (layer, op, output) in enumerate(ops):
         mine = program.layer == i
@@ -258,6 +282,9 @@ def judge(
         layers=tuple(layers),
         first_byte=first_byte,
         first_cycle=first_cycle,
+        requests_compared=requests[0],
+        requests_differing=requests[1],
+        first_request=requests[2],
     )
 
 

@@ -56,7 +56,7 @@ def board_package(
     style = mac or mac_style(board)
     if board.system is None:
         _refuse_unwired(board)
-    source = text if text is not None else verilog(arch, mac=style)
+    source = text if text is not None else verilog(arch, mac=style, uram=board.uram // arch.cores)
     ports = top_ports(source)
     wiring = wire(board, ports)
     files = {

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from ..ir.arch import Arch
 from ..ir.isa import Engine
+from ..ir.ultraram import in_ultraram, wide_memories
 from .axi import lite, read_channels, write_channels
 from .counters import Tally
 from .dispatch import Dispatch
@@ -64,10 +65,13 @@ class Core(Component):
     ----------
     mac : str
         How products are built: plain, dsp48e2, dsp48e1. All give the same bits in the same cycles.
+    uram : int
+        UltraRAM that the core may use: `ir.ultraram` says for what.
     """
 
-    def __init__(self, arch: Arch, mac: str = "plain") -> None:
+    def __init__(self, arch: Arch, mac: str = "plain", uram: int = 0) -> None:
         self.arch, self.mac = arch, mac
+        self.in_uram = in_ultraram(arch, uram)
         bits = arch.dma.bits
         super().__init__(
             {
@@ -193,7 +197,7 @@ class Core(Component):
         for kind, ports in (("read", readers), ("write", writers)):
             for name, port in ports.items():
                 connect(m, port, getattr(maps, f"{kind}_{name}"))
-        weights = place(m, "weights", WideMemory(arch.weight_words, 8 * arch.conv.oc * arch.lanes))
+        weights = place(m, "weights", self._wide("weights"))
         connect(m, conv.weights, weights.read)
         connect(m, load.weights, weights.fill)
         for part in (conv, dwc, vec):
@@ -202,11 +206,13 @@ class Core(Component):
                     m.d.comb += getattr(part.table_fill, name).eq(getattr(load.tables, name))
         connect(m, load.vector, vec.vector_fill)
         if dwc is not None:
-            depthwise = place(
-                m, "depthwise", WideMemory(arch.depthwise_words, 8 * arch.dwc.taps * arch.lanes)
-            )
+            depthwise = place(m, "depthwise", self._wide("depthwise"))
             connect(m, dwc.weights, depthwise.read)
             connect(m, load.depthwise, depthwise.fill)
+
+    def _wide(self, name: str) -> WideMemory:
+        bits, words = wide_memories(self.arch)[name]
+        return WideMemory(words, bits, "ultra" if name in self.in_uram else "block")
 
     def _figures(self, m: Module, registers: Any, fetch: Any, interlock: Any) -> None:
         """What the host may read of a run: busy cycles, instructions, bytes."""
@@ -252,8 +258,8 @@ class DpuTop(Component):
     ``m_axi<c * ports>_*`` on, bit c of ``irq``, and bits 5 * c ... of the traces.
     """
 
-    def __init__(self, arch: Arch, mac: str = "plain") -> None:
-        self.arch, self.mac = arch, mac
+    def __init__(self, arch: Arch, mac: str = "plain", uram: int = 0) -> None:
+        self.arch, self.mac, self.uram = arch, mac, uram
         self.select_bits = (arch.cores - 1).bit_length()
         bits, cores = arch.dma.bits, range(arch.cores)
         self.fetch_names = ["m_axi_fetch"] if arch.cores == 1 else [f"m_axi_fetch{c}" for c in cores]
@@ -274,7 +280,7 @@ class DpuTop(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         arch = self.arch
-        cores = [place(m, f"core{c}", Core(arch, self.mac)) for c in range(arch.cores)]
+        cores = [place(m, f"core{c}", Core(arch, self.mac, self.uram)) for c in range(arch.cores)]
         for c, core in enumerate(cores):
             self._join(m, self.fetch_names[c], core.fetch)
             for p in range(arch.dma.ports):

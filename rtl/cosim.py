@@ -40,6 +40,9 @@ class CosimRun:
     starts, dones : tuple of int64 arrays, by `Engine`
         Cycles of each engine's instructions, counted from the first fetch as the simulator counts.
     bursts : array of `model.BURST`
+    beats : array of `model.BEAT`
+        Of write data; on a bus at random only.
+    beat_bytes : int
     late : int
         Beats that the core kept waiting.
     finished : bool
@@ -55,6 +58,8 @@ class CosimRun:
     starts: tuple[NDArray[np.int64], ...]
     dones: tuple[NDArray[np.int64], ...]
     bursts: NDArray[Any]
+    beats: NDArray[Any]
+    beat_bytes: int
     late: int
     finished: bool
     trouble: str
@@ -117,6 +122,7 @@ class CosimCore:
         memory: DramSpec | Pattern | str,
         *,
         limit: int,
+        reset: bool = True,
         prepare: Callable[[Model], None] = lambda model: None,
     ) -> CosimRun:
         """One job.
@@ -129,6 +135,8 @@ class CosimCore:
             A memory as the simulator has it (exact in every cycle), or a bus at random.
         limit : int
             Cycles after which the job is given up.
+        reset : bool
+            Reset the core if it is; else it goes on.
         prepare : callable
             Called with the model before the start, to inject faults.
 
@@ -168,13 +176,15 @@ class CosimCore:
             starts=tuple(model.events(e, done=False, core=self.core) for e in Engine),
             dones=tuple(model.events(e, done=True, core=self.core) for e in Engine),
             bursts=model.bursts(),
+            beats=model.beats(),
+            beat_bytes=self.arch.beat_bytes,
             late=model.late,
             finished=came and not trouble,
             trouble=trouble or model.violation,
             mac=self.mac,
             seconds=seconds,
         )
-        if not came:
+        if not came and reset:
             model.reset()
         return run
 

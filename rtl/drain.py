@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
 from ..ir.arch import Arch
@@ -13,7 +13,9 @@ from .drain_sequence import drain_groups
 from .hierarchy import place
 from .lookup import Lookup
 from .ports import fill_port
+from .requantise import SHARED as REQUANTISE_SHARED
 from .requantise import Requantise
+from .row import Row
 
 __all__ = ["Drain", "drain_channels"]
 
@@ -101,10 +103,8 @@ class Drain(Component):
             channels = [min(q + k * lanes, oc - 1) for k in range(depth)]
             return choose(channels, {o: words.word_select(o, 32) for o in channels}, turns[q])
 
-        word = []
-        for q in range(places):
-            word.append(Signal(32, name=f"word{q}", reset_less=True))
-            m.d.sync += word[q].eq(of_place(q, scale))
+        words = Signal(32 * places, name="words", reset_less=True)
+        m.d.sync += words.eq(Cat(of_place(q, scale) for q in range(places)))
         zd, lo, hi = (delay(m, getattr(self, n), 1, n).as_signed() for n in ("zd", "lo", "hi"))
         mode = delay(m, self.mode, 1, "mode")
 
@@ -116,14 +116,18 @@ class Drain(Component):
             members = [min(g * drain + d, pixels - 1) for g in range(groups)]
             group = Signal(32 * oc, name=f"group{d}")
             m.d.comb += group.eq(choose(members, dict(enumerate(totals)), self.group))
+            values = Signal(32 * places, name=f"values{d}", reset_less=True)
+            m.d.sync += values.eq(Cat(of_place(q, group) for q in range(places)))
+            units = place(
+                m, f"requantise{d}", Row(lambda: Requantise(arch.rounding, 32), places, REQUANTISE_SHARED)
+            )
+            m.d.comb += [
+                *(units.value.eq(values), units.word.eq(words), units.mode.eq(mode), units.raw.eq(0)),
+                *(units.zd.eq(zd), units.lo.eq(lo), units.hi.eq(hi)),
+            ]
             for q in range(places):
-                value = Signal(signed(32), name=f"value{d}_{q}", reset_less=True)
-                m.d.sync += value.eq(of_place(q, group).as_signed())
-                unit = place(m, f"requantise{d}_{q}", Requantise(arch.rounding, 32))
                 m.d.comb += [
-                    *(unit.value.eq(value), unit.word.eq(word[q]), unit.mode.eq(mode), unit.raw.eq(0)),
-                    *(unit.zd.eq(zd), unit.lo.eq(lo), unit.hi.eq(hi)),
-                    getattr(tables, f"value{d * places + q}").eq(unit.result),
+                    getattr(tables, f"value{d * places + q}").eq(units.result.word_select(q, 8)),
                     getattr(self, f"byte{d}_{q}").eq(getattr(tables, f"result{d * places + q}")),
                 ]
         return m

@@ -29,8 +29,10 @@ from .dwc_write import DwcWrite
 from .hierarchy import place
 from .lookup import Lookup
 from .ports import engine_port, fill_port, map_read, map_write, memory_read
+from .requantise import SHARED as REQUANTISE_SHARED
 from .requantise import Requantise
 from .rotation import rotated
+from .row import Row
 from .row_window import RowWindow, TapSelect
 from .stages import Stages
 from .words import layout
@@ -203,13 +205,18 @@ class DwcEngine(Component):
             lookup.fill.enable.eq(self.table_fill.enable),
             lookup.select.eq(delay(m, held["table"], REQUANTISE, "table")),
         ]
-        for i in range(count):
-            requantise = place(m, f"requantise{i}", Requantise(arch.rounding, 32))
+        for p in range(accumulate.group):
+            units = place(
+                m, f"requantise{p}", Row(lambda: Requantise(arch.rounding, 32), channels, REQUANTISE_SHARED)
+            )
             m.d.comb += [
-                requantise.value.eq(accumulate.values.word_select(i, 32)),
-                requantise.word.eq(parameters.scale.word_select(i % channels, 32)),
-                *(getattr(requantise, n).eq(held[n]) for n in ("zd", "lo", "hi", "mode")),
-                getattr(lookup, f"value{i}").eq(requantise.result),
+                units.value.eq(accumulate.values.word_select(p, 32 * channels)),
+                *(units.word.eq(parameters.scale), units.raw.eq(0)),
+                *(getattr(units, n).eq(held[n]) for n in ("zd", "lo", "hi", "mode")),
+                *(
+                    getattr(lookup, f"value{p * channels + k}").eq(units.result.word_select(k, 8))
+                    for k in range(channels)
+                ),
             ]
         return [getattr(lookup, f"result{i}") for i in range(count)]
 

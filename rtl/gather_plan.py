@@ -11,6 +11,7 @@ from ..ir.isa import FORMATS, Opcode
 from ..ir.latency import BURST_INTERVAL
 from .axi import ADDRESS_BITS
 from .bursts import burst
+from .pixel_walk import times
 from .words import WORD_BITS, layout
 from .write_buffer import MOST_BITS
 
@@ -142,7 +143,7 @@ class Groups(Component):
                     shown["ring"].eq(ring),
                     shown["words"].eq(words),
                 ),
-                shown["size"].eq(Mux(straight, words[: len(out.words)] * arch.lanes, kept["take"])),
+                shown["size"].eq(Mux(straight, times(words[: len(out.words)], arch.lanes), kept["take"])),
                 *(columns.eq(columns - step), cursor.eq(cursor + step)),
             ]
             with m.If(row_ends):

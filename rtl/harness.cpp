@@ -15,7 +15,9 @@
 //     read   (first, last) = dram(t);  end = max(last, max(first, port free) + beats);  port free = end
 //     write  (-, last) = dram(t);      sent = max(t + send, port free) + beats;         port free = sent
 //            response in cycle max(last, sent) + response - 1, never before the last beat is there
-// Pattern mode. Latencies, gaps and the `ready` of every channel are drawn from a seed.
+// Pattern mode. Latencies, gaps and the `ready` of every channel are drawn from a seed, for each port apart. What the core
+// asked for and when, and what it was answered and when, is recorded (Record, BeatRecord): hwsim/replay.py lets the
+// simulator live through the same.
 
 #include <algorithm>
 #include <cstdint>
@@ -59,9 +61,15 @@ struct Region {
     uint8_t* bytes;
 };
 
-// One burst, as it is told to Python: eight int64.
+// One burst, as it is told to Python: ten int64. `asked`: its address was on the bus first; `at`: it was taken; `ended`:
+// the cycle after its last beat (read), or its response (write), went over.
 struct Record {
-    int64_t channel, port, at, address, size, first, last, response;
+    int64_t channel, port, at, address, size, first, last, response, asked, ended;
+};
+
+// One beat of write data, in pattern mode: when it was on the bus first, and when it was taken.
+struct BeatRecord {
+    int64_t port, asked, at;
 };
 
 // Pins of the address channel of a read or write.
@@ -103,6 +111,7 @@ struct Held {
     bool waiting = false;
     uint64_t addr = 0;
     int len = 0;
+    int64_t since = 0;  // cycle in which it came
 };
 
 struct Random {
@@ -120,7 +129,7 @@ struct Random {
 struct Pattern {
     bool on = false;
     int address_stall = 0, data_stall = 0;  // chance of 256 that a channel waits in a cycle
-    int64_t latency_low = 1, latency_high = 1;
+    int64_t latency_low = 1, latency_high = 1, response_high = 1;
 };
 
 struct Core;
@@ -147,6 +156,9 @@ struct WritePort {
     int64_t free = 0;
     bool showing = false;
     Held held;
+    Beat offered;          // the beat that is on the bus, and waits
+    bool waiting = false;
+    int64_t since = 0;     // cycle in which it came
     void observe_address(Core& c);
     void observe_data(Core& c);
     void apply(Core& c);
@@ -171,6 +183,7 @@ struct Core {
     int64_t late = 0;  // beats that the core was not ready for, or that could not come in time
     std::vector<int64_t> starts[ENGINES], dones[ENGINES];
     std::vector<Record> records;
+    std::vector<BeatRecord> beat_records;
     std::string violation;
     ReadPort fetch[CORES];
     ReadPort read[PORTS];
@@ -219,7 +232,7 @@ void Core::violate(const char* what, int channel, int port) {
 void Core::check_address(Held& held, const AddressPins& p, int channel, int port) {
     if (held.waiting && (!*p.valid || *p.addr != held.addr || *p.len != held.len))
         violate("an address changed or went away before it was taken", channel, port);
-    held = {*p.valid && !*p.ready, *p.addr, *p.len};
+    held = {*p.valid && !*p.ready, *p.addr, *p.len, held.waiting ? held.since : cycle};
 }
 
 // Takes an address: asks the DRAM, or draws a latency. `first` and `last` are cycles of `cycle`'s count.
@@ -243,7 +256,8 @@ size_t Core::accept(Channel channel, int port, const AddressPins& p, int64_t& fi
         last = cycle + 1 + beats;
     }
     const int64_t zero = origin == NEVER ? 0 : origin;
-    records.push_back({channel, port, cycle - zero, address, size, first - zero, last - zero, OKAY});
+    const int64_t since = (channel == FETCH ? fetch[port].held : channel == LOAD ? read[port].held : write[port].held).since;
+    records.push_back({channel, port, cycle - zero, address, size, first - zero, last - zero, OKAY, since - zero, NEVER});
     return records.size() - 1;
 }
 
@@ -254,7 +268,7 @@ void ReadPort::observe(Core& c) {
         b.done++;
         b.at++;
         if (b.done == b.beats) {
-            c.records[b.record].last = c.cycle + 1 - (c.origin == NEVER ? 0 : c.origin);
+            c.records[b.record].last = c.records[b.record].ended = c.cycle + 1 - (c.origin == NEVER ? 0 : c.origin);
             bursts.pop_front();
         } else if (c.pattern.on) {
             while (c.random.chance(c.pattern.data_stall)) b.at++;
@@ -311,15 +325,28 @@ void WritePort::observe_data(Core& c) {
     if (showing && *pin.b_ready) {
         Burst& b = answers.front();
         showing = false;
-        c.records[b.record].last = c.cycle + 1 - c.dram_response - (c.origin == NEVER ? 0 : c.origin);
+        c.records[b.record].ended = c.cycle + 1 - (c.origin == NEVER ? 0 : c.origin);
+        c.records[b.record].last = c.records[b.record].ended - c.dram_response;
         answers.pop_front();
     }
-    if (*pin.valid && *pin.ready) {
+    if (waiting && !*pin.valid) c.violate("a beat went away before it was taken", SAVE, port);
+    if (*pin.valid) {
         Beat beat;
         std::memcpy(beat.data, pin.data, BEAT);
         std::memcpy(beat.strb, pin.strb, sizeof beat.strb);
         beat.last = *pin.last;
-        beats.push_back(beat);
+        if (waiting && (std::memcmp(beat.data, offered.data, BEAT) || std::memcmp(beat.strb, offered.strb, sizeof beat.strb) ||
+                        beat.last != offered.last))
+            c.violate("a beat changed before it was taken", SAVE, port);
+        if (!waiting) since = c.cycle;
+        if (*pin.ready) {
+            const int64_t zero = c.origin == NEVER ? 0 : c.origin;
+            if (c.pattern.on) c.beat_records.push_back({port, since - zero, c.cycle - zero});
+            beats.push_back(beat);
+        } else {
+            offered = beat;
+        }
+        waiting = !*pin.ready;
     }
     while (!bursts.empty() && !beats.empty()) {
         Burst& b = bursts.front();
@@ -332,9 +359,11 @@ void WritePort::observe_data(Core& c) {
         if (beat.last != (b.done == b.beats)) c.violate("the last beat is not marked, or another one is", SAVE, port);
         beats.pop_front();
         if (b.done < b.beats) continue;
-        if (b.at < c.cycle + 1) {
+        if (c.pattern.on) {
+            b.at = std::max(b.at, c.cycle + c.random.between(1, c.pattern.response_high));
+        } else if (b.at < c.cycle + 1) {
             b.at = c.cycle + 1;
-            if (!c.pattern.on) c.late++;
+            c.late++;
         }
         answers.push_back(b);
         bursts.pop_front();
@@ -416,6 +445,7 @@ void Core::arm() {
     origin = NEVER;
     late = 0;
     records.clear();
+    beat_records.clear();
     violation.clear();
     for (int e = 0; e < ENGINES; e++) starts[e].clear(), dones[e].clear();
     for (int i = 0; i < CHANNELS; i++) inject_at[i] = NEVER, beats_seen[i] = 0;
@@ -432,7 +462,7 @@ void Core::idle_inputs() {
     for (int i = 0; i < PORTS; i++) {
         quiet(read[i]);
         WritePort& p = write[i];
-        p.bursts.clear(), p.answers.clear(), p.beats.clear(), p.free = 0, p.showing = false, p.held = {};
+        p.bursts.clear(), p.answers.clear(), p.beats.clear(), p.free = 0, p.showing = p.waiting = false, p.held = {};
         *p.pin.aw.ready = *p.pin.ready = *read[i].pin.ar.ready = 1;
         *p.pin.b_valid = *read[i].pin.valid = 0;
     }
@@ -512,8 +542,9 @@ void dpu_exact(Core* c, Dram dram, int64_t* state, int64_t slots, int64_t respon
 }
 
 void dpu_pattern(Core* c, uint64_t seed, int address_stall, int data_stall, int64_t low, int64_t high, int64_t response) {
-    c->pattern = {true, address_stall, data_stall, low, high};
+    c->pattern = {true, address_stall, data_stall, low, high, response};
     c->dram_response = response;
+    c->save_send = 0;
     c->random.state = seed;
 }
 
@@ -585,9 +616,17 @@ int64_t dpu_events(Core* c, int engine, int done, int64_t* out, int64_t room) {
 }
 
 int64_t dpu_records(Core* c, int64_t* out, int64_t room) {
-    static_assert(sizeof(Record) == 8 * sizeof(int64_t), "eight numbers a burst");
+    static_assert(sizeof(Record) == 10 * sizeof(int64_t), "ten numbers a burst");
     std::memcpy(out, c->records.data(), sizeof(Record) * size_t(std::min<int64_t>(room, int64_t(c->records.size()))));
     return int64_t(c->records.size());
+}
+
+// Beats of write data, three numbers each, in the order in which they were taken.
+int64_t dpu_beats(Core* c, int64_t* out, int64_t room) {
+    static_assert(sizeof(BeatRecord) == 3 * sizeof(int64_t), "three numbers a beat");
+    const int64_t count = int64_t(c->beat_records.size());
+    std::memcpy(out, c->beat_records.data(), sizeof(BeatRecord) * size_t(std::min(room, count)));
+    return count;
 }
 
 // Writes cycles [from, to) of the job to a wave file, two time units each; 0 where the model has no waves.

@@ -51,7 +51,7 @@ class LoadEngine(Component):
     abort : In(1)
         Drop everything, also what may be started while it is high.
     idle : Out(1)
-        No instruction, no burst under way, and nothing left of an abort: a job may start.
+        No instruction, no burst under way, and nothing left of an abort: a job may start, once `abort` is low.
     error, error_address, error_response : Out
         A burst was answered with an error, since the last abort or reset: the first one's address and response.
 
@@ -191,12 +191,12 @@ class LoadEngine(Component):
         m.d.comb += [
             self.control.done.eq(done & ~stopping),
             flush.eq(stopping & (quiet == _QUIET - 1)),
-            self.idle.eq((running == 0) & ~waiting & ~stopping),
+            self.idle.eq((running == 0) & ~waiting & (~stopping | (self.abort & flush))),
         ]
         m.d.sync += running.eq(running + self.control.start - self.control.done)
         with m.If(waiting | ~stopping):
             m.d.sync += quiet.eq(0)
-        with m.Else():
+        with m.Elif(~flush):
             m.d.sync += quiet.eq(quiet + 1)
         with m.If(self.abort):
             m.d.sync += stopping.eq(1)

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from ..ir.arch import Arch
 from ..ir.isa import FORMATS, Memory, Opcode
 from .delay import delay
+from .pixel_walk import times
 from .words import WORD_BITS, layout
 
 __all__ = ["FIELDS", "LoadFields", "load_fields"]
@@ -62,7 +63,11 @@ class LoadFields(Component):
         load, fill = data.View(layout(Opcode.LOAD), word), data.View(layout(Opcode.FILL), word)
         is_fill = load.opcode == Opcode.FILL
         tables, vector = load.func == Memory.TABLES, load.func == Memory.VECTOR
-        plane = Mux(load.func == Memory.DEPTHWISE, fill.tail_take * lanes, fill.tail_take * self.arch.conv.oc)
+        plane = Mux(
+            load.func == Memory.DEPTHWISE,
+            times(fill.tail_take, lanes),
+            times(fill.tail_take, self.arch.conv.oc),
+        )
         row0_words, product = (
             Signal(_BITS["d_base"], name=n, reset_less=True) for n in ("row0_words", "product")
         )

@@ -15,6 +15,7 @@ from ..ir.isa import FORMATS, Memory, Opcode
 from .delay import delay
 from .hierarchy import place
 from .load_fields import FIELDS, LoadFields, load_fields
+from .pixel_walk import times
 from .short_queue import ShortQueue
 from .stream_shape import StreamShape
 from .words import WORD_BITS
@@ -197,7 +198,7 @@ class GroupWalker(Component):
             "size": size, "row_bytes": Mux(f.fill, size, f.row_bytes), "place": position, "x": x,
             "words_before": (plane + row)[:words], "fill": f.fill, "memory": f.memory, "za": f.za, "group": f.d_group,
         })  # fmt: skip
-        loaded = Mux(now["straight"], now["words"] * self.arch.lanes, now["take"])
+        loaded = Mux(now["straight"], times(now["words"], self.arch.lanes), now["take"])
         now = now.then(
             "offset opens final words row_bytes fill memory za group",
             size=Mux(now["fill"], now["size"], loaded),

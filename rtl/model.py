@@ -17,15 +17,23 @@ from numpy.typing import NDArray
 from ..ir.isa import Engine
 from .verilate import CosimulationError
 
-__all__ = ["BURST", "CHANNELS", "Model", "Pattern"]
+__all__ = ["BEAT", "BURST", "CHANNELS", "Model", "Pattern"]
 
 CHANNELS = ("fetch", "load", "save")
 """Streams of bursts, in the order in which the DRAM serves those of one cycle."""
 BURST = np.dtype(
-    [(name, np.int64) for name in ("channel", "port", "at", "address", "size", "first", "last", "response")]
+    [
+        (name, np.int64)
+        for name in (
+            *("channel", "port", "at", "address", "size", "first", "last", "response", "asked", "ended"),
+        )
+    ]
 )
 """A burst as the memory saw it: index into `CHANNELS`, port, cycle in which its address was taken, bytes, what
-`dram_access` would have to answer for it to go as it went, and its response (0 OKAY, 2 SLVERR, 3 DECERR)."""
+`dram_access` answered, its response (0 OKAY, 2 SLVERR, 3 DECERR), cycle in which its address was on the bus first, and
+cycle after its last beat (read) or its response (write) went over, -1 for never."""
+BEAT = np.dtype([(name, np.int64) for name in ("port", "asked", "at")])
+"""A beat of write data on a bus at random: cycle in which it was on the bus first, and in which it was taken."""
 
 _LITE_LIMIT = 1000
 """Cycles; an AXI4-Lite access of the core takes a few."""
@@ -51,6 +59,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "dpu_violation": (ctypes.c_char_p, (_POINTER,)),
     "dpu_events": (_NUMBER, (_POINTER, _INT, _INT, _POINTER, _NUMBER)),
     "dpu_records": (_NUMBER, (_POINTER, _POINTER, _NUMBER)),
+    "dpu_beats": (_NUMBER, (_POINTER, _POINTER, _NUMBER)),
     "dpu_wave": (_INT, (_POINTER, ctypes.c_char_p, _NUMBER, _NUMBER)),
     "dpu_wave_close": (None, (_POINTER,)),
 }
@@ -58,7 +67,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A bus that behaves at random, the same for the same seed.
+    """A bus that behaves at random, each channel of each port for itself, the same for the same seed.
 
     Parameters
     ----------
@@ -67,7 +76,7 @@ class Pattern:
     latency : (low, high)
         Cycles from an address to its first beat, or to the earliest response of a write.
     response : int
-        Cycles from acceptance of a write to its response, at least 1.
+        Most cycles from the last beat of a write to its response, at least 1.
     """
 
     seed: int = 0
@@ -225,6 +234,10 @@ class Model:
     def bursts(self) -> NDArray[Any]:
         """All bursts, as their addresses were taken (`BURST`)."""
         return self._array(BURST, self._code.dpu_records)
+
+    def beats(self) -> NDArray[Any]:
+        """All beats of write data on a bus at random, as they were taken (`BEAT`)."""
+        return self._array(BEAT, self._code.dpu_beats)
 
     def _array(self, dtype: np.dtype[Any], function: Any, *arguments: int) -> NDArray[Any]:
         count = int(function(self._core, *arguments, None, 0))

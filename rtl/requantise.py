@@ -39,6 +39,10 @@ _BELOW = 17
 """Bits of the value that the first of the two multipliers takes, unsigned: its narrow port has 18, signed."""
 
 
+SHARED = ("mode", "raw", "zd", "lo", "hi")
+"""What the requantisers of a word have in common (`row.Row`)."""
+
+
 class Requantise(Component):
     """One requantiser. Latency `REQUANTISE`, a value every cycle, no back-pressure, no reset.
 

@@ -14,7 +14,7 @@ ROTATION = 2
 """Levels of `rotated`: the multiplexers of 64 items have 8 inputs each."""
 
 
-def rotated(m: Module, items: Sequence[Value], amount: Value, name: str) -> list[Signal]:
+def rotated(m: Module, items: Sequence[Value], amount: Value, name: str) -> list[Value]:
     """Item i of the result is item ``(i + amount) % len(items)``, `ROTATION` cycles later.
 
     Parameters

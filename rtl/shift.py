@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 
 __all__ = ["shift_down", "shift_up"]
 
@@ -13,7 +14,7 @@ _Items = Sequence[Value | None]
 
 def shift_down(
     m: Module, items: Sequence[Value], amounts: Sequence[Value], keep: int, name: str, *, wrap: bool = False
-) -> list[Signal]:
+) -> list[Value]:
     """Item i of the result is item i + amount; `keep` items, ``len(amounts)`` cycles later.
 
     Parameters
@@ -43,7 +44,7 @@ def shift_down(
 
 def shift_up(
     m: Module, items: Sequence[Value], amounts: Sequence[Value], keep: int, name: str
-) -> list[Signal]:
+) -> list[Value]:
     """Item i of the result is item i - amount; items below the amount are whatever is cheapest. As `shift_down`, but
     the lowest bits of the amount come first."""
     now, done = list(items), 0
@@ -66,15 +67,32 @@ def _item(items: _Items, at: int, wrap: int) -> Value | None:
     return items[at] if 0 <= at < len(items) else None
 
 
-def _level(m: Module, choices: Sequence[_Items], amount: Value, name: str) -> list[Signal]:
-    out = []
-    for i, options in enumerate(choices):
-        value = _choose(options, amount)
+def _level(m: Module, choices: Sequence[_Items], amount: Value, name: str) -> list[Value]:
+    """A register for each item's choice. Items whose choices are alike share multiplexers that are as wide as all of them."""
+    out: list[Value] = []
+    for _, run in groupby(enumerate(choices), lambda numbered: _alike(numbered[1])):
+        (first, options), *others = run
+        rows = [options, *(o for _, o in others)]
+        wide: list[Value | None] = []
+        for q, option in enumerate(options):
+            same = next((w for w, earlier in zip(wide, options[:q], strict=False) if earlier is option), None)
+            wide.append(None if option is None else Cat(row[q] for row in rows) if same is None else same)
+        value = _choose(wide, amount)
         assert value is not None
-        to = Signal(len(value), name=f"{name}{i}", reset_less=True)
+        to = Signal(len(value), name=f"{name}{first}", reset_less=True)
         m.d.sync += to.eq(value)
-        out.append(to)
+        bits = len(value) // len(rows)
+        out += [to[i * bits :][:bits] for i in range(len(rows))]
     return out
+
+
+def _alike(options: _Items) -> tuple[int, ...]:
+    """Which of an item's choices are there, of what width, and the same."""
+    places = {id(option): q for q, option in reversed(list(enumerate(options))) if option is not None}
+    return (
+        *(-1 if o is None else places[id(o)] for o in options),
+        *(len(o) for o in options if o is not None),
+    )
 
 
 def _choose(options: _Items, index: Value) -> Value | None:

@@ -13,12 +13,6 @@ class Stages:
     A value is put in at the stage where it is there; `at` gives it as a later stage sees it, through registers that all
     readers share. Lines without reset become shift registers in LUTs. Ask for values outside of ``m.If``: what is registered
     in there stays while the condition does not hold.
-
-    >>> m = Module()
-    >>> stages = Stages(m)
-    >>> stages.put("mask", Signal(4), 2)
-    >>> stages.at("mask", 5).name
-    'mask_5'
     """
 
     def __init__(self, m: Module) -> None:

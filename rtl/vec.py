@@ -19,7 +19,7 @@ follow at once.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from ..ir.arch import Arch
@@ -28,11 +28,14 @@ from .delay import delay
 from .hierarchy import place
 from .lookup import Lookup
 from .ports import engine_port, fill_port, map_read, map_write
+from .requantise import SHARED as REQUANTISE_SHARED
 from .requantise import Requantise
+from .row import Row
 from .running_sums import RunningSums
 from .stages import Stages
 from .vec_constants import VecConstants
-from .vec_lanes import SUM_BITS, Across, VecLane
+from .vec_lanes import ACROSS_BITS, SUM_BITS, Across, VecLane
+from .vec_lanes import SHARED as LANE_SHARED
 from .vec_read import VecRead
 from .vec_resize import VecResize
 from .vec_sequence import VecSequence, vec_width
@@ -172,19 +175,20 @@ class VecEngine(Component):
         """Bytes of each pixel and lane, stage `_BYTES`."""
         arch, at = self.arch, stages.at
         pixels, lanes = arch.vec.pixels, arch.lanes
-        rows = [[place(m, f"lane{p}_{k}", VecLane()) for k in range(lanes)] for p in range(pixels)]
+        rows = [place(m, f"lanes{p}", Row(VecLane, lanes, LANE_SHARED)) for p in range(pixels)]
         first = _WORDS + 1
         factor = Signal(signed(25), reset_less=True)
         fill = Mux(at("is_maximum", _WORDS), -128, 0)
         m.d.sync += factor.eq(Mux(at("is_resize", _WORDS), at("weight", _WORDS), at("factor", _WORDS)))
         slopes, negative = self._slopes(m, stages)
-        empty = Mux(at("is_maximum", _SUMS - 1), Const(-128, signed(32)), Const(0, signed(32)))
+        empty = Signal(signed(32))
+        m.d.comb += empty.eq(Mux(at("is_maximum", _SUMS - 1), -128, 0))
 
         sums = place(m, "running_sums", RunningSums(arch))
         m.d.comb += [
             *(sums.read_block.eq(at("block", _SUMS - 3)), sums.store.eq(at("store", _SUMS))),
             sums.write_block.eq(at("block", _SUMS)),
-            sums.write_data.eq(Cat(lane.sum[:32] for lane in rows[0])),
+            sums.write_data.eq(Cat(rows[0].sum.word_select(k, SUM_BITS)[:32] for k in range(lanes))),
         ]
         goes_on = ~at("first", _SUMS - 1)
 
@@ -199,44 +203,46 @@ class VecEngine(Component):
             if p == 0:  # the only one that keeps sums, or adds across pixels
                 take = at("reads", _SUMS - 1) & (at("active", _SUMS - 1)[p] | at("column", _SUMS - 1))
                 begins = begins & ~(goes_on & sums.ongoing)
-            results = []
-            for k, lane in enumerate(row):
-                from_here = empty
-                if p == 0:
-                    from_here = Mux(goes_on, sums.data.word_select(k, 32).as_signed(), empty)
-                m.d.comb += [
-                    *(lane.a.eq(a.word_select(k, 8)), lane.b.eq(b.word_select(k, 8))),
-                    *(lane.za.eq(at("za", _WORDS)), lane.zb.eq(at("zb", _WORDS)), lane.fill.eq(fill)),
-                    lane.outside.eq(~at("inside", _WORDS)[p]),
-                    *(lane.factor.eq(factor), lane.factor_b.eq(at("mb", first))),
-                    *(
-                        lane.by_b.eq(at("is_multiply", first)),
-                        lane.flip.eq(at("is_prelu", first) & negative[k]),
-                    ),
-                    *(lane.take.eq(take), lane.start.eq(begins), lane.start_from.eq(from_here)),
-                    *(lane.of_taps.eq(at("of_taps", _SUMS - 1)), lane.of_pair.eq(at("is_add", _SUMS - 1))),
-                    lane.maximum.eq(at("is_maximum", _SUMS - 1)),
-                ]
-                stages.put(f"tap{p}_{k}", lane.tap, first)
-                across = at(f"tap{p}_{k}", _SUMS - 1)
-                if p == 0 and pixels > 1:
-                    tree = place(m, f"across{k}", Across(pixels))
-                    m.d.comb += [getattr(tree, f"tap{q}").eq(rows[q][k].tap) for q in range(pixels)]
-                    m.d.comb += [
-                        getattr(tree, f"maximum{j}").eq(at("is_maximum", first + j)) for j in range(3)
-                    ]
-                    across = Mux(at("column", _SUMS - 1), tree.total, across)
-                m.d.comb += lane.across.eq(across)
+            m.d.comb += [
+                *(row.a.eq(a), row.b.eq(b)),
+                *(row.za.eq(at("za", _WORDS)), row.zb.eq(at("zb", _WORDS)), row.fill.eq(fill)),
+                row.outside.eq(~at("inside", _WORDS)[p]),
+                *(row.factor.eq(factor), row.factor_b.eq(at("mb", first))),
+                row.by_b.eq(at("is_multiply", first)),
+                row.flip.eq(Mux(at("is_prelu", first), Cat(negative), 0)),
+                *(row.take.eq(take), row.start.eq(begins)),
+                *(row.of_taps.eq(at("of_taps", _SUMS - 1)), row.of_pair.eq(at("is_add", _SUMS - 1))),
+                row.maximum.eq(at("is_maximum", _SUMS - 1)),
+            ]
+            start_from: Value = Cat([empty] * lanes)
+            if p == 0:
+                start_from = Mux(goes_on, sums.data, start_from)
+            m.d.comb += row.start_from.eq(start_from)
+            stages.put(f"taps{p}", row.tap, first)
+            taps = at(f"taps{p}", _SUMS - 1)
+            across: Value = Cat(_widened(taps.word_select(k, 9), ACROSS_BITS) for k in range(lanes))
+            if p == 0 and pixels > 1:
+                trees = place(
+                    m, "across", Row(lambda: Across(pixels), lanes, [f"maximum{j}" for j in range(3)])
+                )
+                m.d.comb += [getattr(trees, f"tap{q}").eq(rows[q].tap) for q in range(pixels)]
+                m.d.comb += [getattr(trees, f"maximum{j}").eq(at("is_maximum", first + j)) for j in range(3)]
+                across = Mux(at("column", _SUMS - 1), trees.total, across)
+            m.d.comb += row.across.eq(across)
 
-                requantise = place(m, f"requantise{p}_{k}", Requantise(arch.rounding, SUM_BITS))
-                slope = at("is_prelu", _SUMS) & lane.below_zero
-                m.d.comb += [
-                    *(requantise.value.eq(lane.sum), requantise.word.eq(Mux(slope, slopes[k], common))),
-                    requantise.raw.eq(at("raw", _SUMS)),
-                    *(getattr(requantise, n).eq(at(n, _SUMS)) for n in ("mode", "zd", "lo", "hi")),
-                ]
-                results.append(requantise.result)
-            out.append(results)
+            units = place(
+                m,
+                f"requantise{p}",
+                Row(lambda: Requantise(arch.rounding, SUM_BITS), lanes, REQUANTISE_SHARED),
+            )
+            slope = Mux(at("is_prelu", _SUMS), row.below_zero, 0)
+            m.d.comb += [
+                units.value.eq(row.sum),
+                units.word.eq(Cat(Mux(slope[k], slopes[k], common) for k in range(lanes))),
+                units.raw.eq(at("raw", _SUMS)),
+                *(getattr(units, n).eq(at(n, _SUMS)) for n in ("mode", "zd", "lo", "hi")),
+            ]
+            out.append([units.result.word_select(k, 8).as_signed() for k in range(lanes)])
         for p in range(pixels, vec_width(arch)):  # only tables are that wide
             stages.put(f"copied{p}", getattr(read, f"a{p}"), _WORDS)
             out.append([at(f"copied{p}", _BYTES).word_select(k, 8) for k in range(lanes)])
@@ -257,3 +263,8 @@ class VecEngine(Component):
                 with m.If(arrives & (lane == k)):
                     m.d.sync += register.eq(slope[bits])
         return slopes, negative
+
+
+def _widened(value: Value, bits: int) -> Value:
+    """A signed value in more bits."""
+    return Cat(value, value[-1].replicate(bits - len(value)))

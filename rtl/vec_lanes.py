@@ -5,12 +5,19 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
-__all__ = ["ACROSS_BITS", "SUM_BITS", "Across", "VecLane"]
+__all__ = ["ACROSS_BITS", "SHARED", "SUM_BITS", "Across", "VecLane"]
 
 SUM_BITS = 34
 """Two products of 9 x 25 bits, of which neither factor is at its lowest: |sum| <= 2 * 255 * 2^24 < 2^33."""
 ACROSS_BITS = 14
 """Up to 32 differences of 9 bits."""
+
+
+SHARED = (
+    *("za", "zb", "fill", "outside", "factor", "factor_b", "by_b"),
+    *("of_taps", "of_pair", "maximum", "start", "take"),
+)
+"""What the lanes of a pixel have in common (`row.Row`)."""
 
 
 class VecLane(Component):

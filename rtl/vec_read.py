@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 from ..ir.arch import Arch
 from ..ir.latency import ADDRESS, MAP_READ
 from .hierarchy import place
+from .pixel_walk import times
 from .ports import map_read
 from .stages import Stages
 from .vec_address import BankRequest, RingWords, bank_bits
@@ -74,7 +75,7 @@ class VecRead(Component):
         m.d.sync += reading.eq(Mux(issue.valid & issue.read_a, issue.active, 0))
         for p, x in enumerate(columns):
             apart = Signal(range(32 * 256), name=f"apart{p}", reset_less=True)
-            m.d.sync += [apart.eq(Mux(f.is_column, f.dx, f.sx) * p), x.eq(issue.x + apart)]
+            m.d.sync += [apart.eq(times(Mux(f.is_column, f.dx, f.sx), p)), x.eq(issue.x + apart)]
             m.d.sync += inside[p].eq(reading[p] & row_inside & (~pool | ((x >= 0) & (x < f.in_w))))
         m.d.comb += self.inside.eq(inside)
 

@@ -12,6 +12,7 @@ from ..ir.arch import Arch
 from ..ir.errors import InvariantError, RtlError
 from .core import DpuTop
 from .hierarchy import modules
+from .readable import readable
 
 __all__ = ["MACS", "verilog"]
 
@@ -46,13 +47,15 @@ _CLOCKED = re.compile(r"(?:^  always @\(posedge clk\)\n    [^\n]*;\n){2,}", re.M
 _EACH = re.compile(r"  always @\(posedge clk\)\n    ([^\n]*;\n)")
 
 
-def verilog(arch: Arch, *, mac: str = "plain", name: str = "dpu_top") -> str:
+def verilog(arch: Arch, *, mac: str = "plain", uram: int = 0, name: str = "dpu_top") -> str:
     """The design as one text.
 
     Parameters
     ----------
     mac : str
         One of `MACS`.
+    uram : int
+        UltraRAM that a core may use; 0 keeps everything in block RAM.
     name : str
         The top module.
 
@@ -64,7 +67,7 @@ def verilog(arch: Arch, *, mac: str = "plain", name: str = "dpu_top") -> str:
     if mac not in MACS:
         raise RtlError(f"no MAC style {mac!r}; there are {', '.join(MACS)}", mac=mac)
     with modules() as found:
-        found.add(name, DpuTop(arch, mac))
+        found.add(name, DpuTop(arch, mac, uram))
     # The Yosys that comes with Amaranth, whatever else is on the machine: the same version writes the same text.
     text = _BuiltinYosys.run(["-q", "-"], _SCRIPT % "\n".join(found.text.values()), ignore_warnings=True)
     return _header(arch, mac, len(found.text)) + _tidy(text[text.index("\nmodule ") + 1 :])
@@ -87,7 +90,7 @@ def _tidy(text: str) -> str:
     text = _CONSTANT.sub(r"  initial\n\1", text)
     text = _PORT_WIRE.sub(r"\1", _REPEATED.sub(plain, text))
     modules_of = re.split(r"^(?=module )", text, flags=re.MULTILINE)
-    return "".join(_clocked(module) for module in modules_of)
+    return "".join(readable(_clocked(module)) for module in modules_of)
 
 
 def _clocked(module: str) -> str:

@@ -28,7 +28,7 @@ def build(
 ) -> Callable[..., Any]:
     """The verb for the small machine, whose Verilog is made once; code, answer, what it says on standard error."""
 
-    def known(arch: Any, *, mac: str) -> str:
+    def known(arch: Any, *, mac: str, **_: Any) -> str:
         assert (arch, mac) == (SMALL, "dsp48e2")
         return source
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tilewright.hwsim import simulate
 from tilewright.hwsim.dram import parse
 from tilewright.hwsim.oracle import busy_and_tail, oracle_times
+from tilewright.hwsim.replay import Replay
 from tilewright.hwsim.results import CAUSES, Simulation
 from tilewright.hwsim.simulation import trace
 from tilewright.hwsim.timing import costs
@@ -14,7 +18,7 @@ from tilewright.ir.arch import Arch
 from tilewright.ir.board import Board
 from tilewright.ir.errors import SimulationError
 from tilewright.ir.isa import COLUMNS, ENGINE_OF, Engine, Memory, Opcode, Program, Region, VecOp, instruction
-from tilewright.ir.latency import TOKEN
+from tilewright.ir.latency import BURST_INTERVAL, TOKEN
 
 _WAITS = {e: f"wait_{e.name.lower()}" for e in Engine}
 
@@ -188,6 +192,52 @@ def test_every_instruction_has_the_times_of_the_slow_twin(arch: Arch, memory: st
         cycles, times = oracle_times(program, arch, spec)
         np.testing.assert_array_equal(found.times, np.array(times), err_msg=f"seed {seed}")
         assert found.cycles == cycles
+
+
+def _bus_at_random(arch: Arch, seed: int) -> Replay:
+    """Waits for more bursts and beats than a program has: mostly none, some long."""
+    rng = np.random.default_rng(seed)
+
+    def waits(count: int, most: int) -> NDArray[np.int64]:
+        return np.where(rng.random(count) < 0.5, 0, rng.integers(0, most + 1, count))
+
+    def bursts(count: int) -> NDArray[np.int64]:
+        return np.stack([waits(count, 9), 1 + waits(count, 60)], axis=1)
+
+    # Half of the ports take beats one after the other, others hold up every third.
+    beats = tuple(waits(20_000, (1, 12)[p % 2]) * (rng.random(20_000) < 0.3) for p in range(arch.dma.ports))
+    return Replay(bursts(200), bursts(4000), bursts(4000), beats)
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
+def test_a_recorded_bus_gives_the_same_times_in_both(arch: Arch) -> None:
+    """Also where beats of a write are held up one by one."""
+    for seed in range(3):
+        program, replay = random_program(arch, 70 + seed, 40), _bus_at_random(arch, seed)
+        found = trace(program, arch, replay)
+        cycles, times = oracle_times(program, arch, replay)
+        np.testing.assert_array_equal(found.times, np.array(times), err_msg=f"seed {seed}")
+        assert found.cycles == cycles
+        assert found.requests is not None
+        assert found.requests.differing(found.requests) == 0
+        assert (np.diff(found.requests.load[:, 0]) >= BURST_INTERVAL).all()
+
+
+def test_a_recording_that_ends_early_is_told() -> None:
+    """What is asked for beyond it has no answer to compare with, and counts as a difference."""
+    arch = ARCHES["b512"]
+    program, whole = random_program(arch, 70, 40), _bus_at_random(arch, 0)
+    full = trace(program, arch, whole).requests
+    cut = trace(program, arch, replace(whole, load=whole.load[:3])).requests
+    assert full is not None
+    assert cut is not None
+    assert len(cut.load) == len(full.load)
+    assert full.differing(cut) >= len(full.load) - 3
+    assert cut.first_difference(full).count("load burst 3") == 1
+    with pytest.raises(SimulationError, match=r"the recording has 1 ports, b512 has 2"):
+        trace(program, arch, replace(whole, beats=whole.beats[:1]))
+    with pytest.raises(SimulationError, match=r"replay of save: .* answers after 1 and more"):
+        replace(whole, save=whole.save * 0)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)

@@ -18,6 +18,7 @@ PUBLIC = [
     "simulate",
     "predict",
     "report",
+    "explore",
     "zoo",
     "Arch",
     "Board",
@@ -25,6 +26,7 @@ PUBLIC = [
     "Model",
     "Compiled",
     "Result",
+    "Study",
     "TilewrightError",
 ]
 
@@ -52,7 +54,7 @@ def test_the_wrong_name_is_answered_with_the_right_ones() -> None:
 
 def test_main_values_show_themselves_in_a_notebook() -> None:
     """Compiled networks and results have an HTML form."""
-    for kind in (tilewright.Compiled, tilewright.Result):
+    for kind in (tilewright.Compiled, tilewright.Result, tilewright.Study):
         assert callable(getattr(kind, "_repr_html_", None))
 
 

