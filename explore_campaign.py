@@ -110,7 +110,7 @@ class Campaign:
     def evaluate(self, points: Iterable[Point], level: Level) -> None:
         """Bring every point to a level: stored when this returns, and batch by batch before."""
         begun = time.perf_counter()
-        self._keep_infeasible(points := list(points))
+        self._keep_infeasible(points := self._judged(list(points)))
         wanted = [p for p in points if not p.reasons and self._lacks(p.key, level)]
         groups: dict[str, list[Point]] = {}
         tasks: list[Task] = []
@@ -146,6 +146,16 @@ class Campaign:
         if row is None:
             return True
         return row.status == "evaluated" and (row.estimate if level == "estimate" else row.simulated) is None
+
+    def _judged(self, points: list[Point]) -> list[Point]:
+        """The points, with a reason where a network cannot follow."""
+        lacking = self.networks.lacking(p.network for p in points if not p.reasons)
+        if not lacking:
+            return points
+        return [
+            replace(p, reasons=(lacking[p.network],)) if p.network in lacking and not p.reasons else p
+            for p in points
+        ]
 
     def _keep_infeasible(self, points: Sequence[Point]) -> None:
         for point in points:

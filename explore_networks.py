@@ -14,7 +14,7 @@ from .archive import pack
 from .compiled import silent
 from .explore_points import NetworkChoice
 from .explore_space import Space
-from .ir.errors import ModelError
+from .ir.errors import ModelError, TilewrightError
 from .ir.graph import Graph
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Networks:
         self.space, self.feed, self.sqnr, self.on_stage = space, feed, sqnr, on_stage
         self._made: dict[tuple[str, NetworkChoice], Prepared] = {}
         self._blobs: dict[str, bytes] = {}
+        self._usable = False
         variants = space.axes.get("model.variant", ())
         if not self.models and not variants:
             raise ModelError(
@@ -124,6 +125,27 @@ class Networks:
     def known(self) -> dict[str, Prepared]:
         """Every network prepared so far, by content."""
         return {p.digest: p for p in self._made.values()}
+
+    def lacking(self, choices: Iterable[NetworkChoice]) -> dict[NetworkChoice, str]:
+        """Which of these the networks cannot follow, and why: a mode that an operator lacks, a size it cannot have.
+
+        Raises
+        ------
+        ModelError
+            None of them works, nor did any before: it is not the choice that is wrong.
+        """
+        out = {}
+        first: TilewrightError | None = None
+        for choice in dict.fromkeys(choices):
+            try:
+                self.of(choice)
+                self._usable = True
+            except TilewrightError as error:
+                first = first or error
+                out[choice] = str(error)
+        if first is not None and not self._usable:
+            raise first
+        return out
 
     def _prepared(self, name: str, model: Any, choice: NetworkChoice) -> Prepared:
         key = (name, choice)

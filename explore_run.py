@@ -28,6 +28,9 @@ FIRST_BATCH, LARGEST_BATCH = 4, 1000
 TRIES = 3
 """Of a batch, before its designs go alone; of a design alone, before it is recorded as the one that fails."""
 
+PATIENCE_SECONDS = 300.0
+"""Without any answer of the own pool, before its workers count as hung; a design takes seconds."""
+
 Blobs = Callable[[Iterable[str]], dict[str, bytes]]
 
 
@@ -55,9 +58,18 @@ class Crew:
         Used as it is, and left open.
     blobs : callable
         Networks by content, for workers that lack them.
+    patience : float
+        Seconds without any answer after which the own pool's workers are ended as if they had died.
     """
 
-    def __init__(self, *, jobs: int = 1, executor: Executor | None = None, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        *,
+        jobs: int = 1,
+        executor: Executor | None = None,
+        blobs: Blobs,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         if jobs < 0:
             raise ArchError(f"--jobs {jobs}: want 0 (this process) or more")
         if executor is None and jobs and _is_worker():
@@ -69,6 +81,8 @@ class Crew:
         self._jobs = jobs
         self._executor: Executor | None = executor
         self._blobs = blobs
+        self._patience = patience if executor is None and jobs else None
+        self._why = "its worker process died"
         self._sent: dict[str, bytes] = {}
         self._seconds = 0.0
         self.workers = _workers_of(executor) if executor is not None else max(1, jobs)
@@ -102,7 +116,10 @@ class Crew:
                 if exhausted and not again and not alone:
                     return
                 continue
-            ready, _ = wait(flying, return_when=FIRST_COMPLETED)
+            ready, _ = wait(flying, self._patience, FIRST_COMPLETED)
+            if not ready:
+                self._stop(flying.values())
+                continue
             broken: list[_Batch] = []
             for future in sorted(ready, key=lambda f: flying[f].tasks[0].key):
                 batch = flying.pop(future)
@@ -202,7 +219,7 @@ class Crew:
             elif len(batch.tasks) > 1:
                 alone.extend(_Batch((task,), TRIES - 2) for task in batch.tasks)
             else:
-                done((_lost(batch.tasks[0], "its worker process died", batch.tries),))
+                done((_lost(batch.tasks[0], self._why, batch.tries),))
 
     # -- the own pool --------------------------------------------------------------------------------------------------
     def _pool(self, batch: _Batch) -> Executor:
@@ -214,6 +231,14 @@ class Crew:
                 self._jobs, get_context("spawn"), initializer=_begin, initargs=(dict(self._sent),)
             )
         return self._executor
+
+    def _stop(self, hung: Iterable[_Batch]) -> None:
+        """End workers that do not answer; what they had counts as two tries."""
+        self._why = f"no result within {self._patience:g} s, or its worker process died"
+        for batch in hung:
+            batch.tries += 1
+        for process in list((getattr(self._executor, "_processes", None) or {}).values()):
+            process.kill()
 
     def _mend(self) -> None:
         """A new pool in place of a broken one."""

@@ -85,7 +85,7 @@ def _evolve(campaign: Campaign, level: Level, seed: int, folder: Path | None) ->
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
             values, violation = _judged(campaign.design(chosen.key), campaign, level)
-            trial.set_user_attr("violation", violation)
+            trial.set_constraint("feasible", violation)
             trial.set_user_attr("design", chosen.key)
             study.tell(trial, values)
 
@@ -121,7 +121,6 @@ def _new_study(optuna: Any, campaign: Campaign, seed: int, folder: Path | None) 
         sampler = optuna.samplers.NSGAIISampler(
             population_size=campaign.space.search.population,
             seed=seed,
-            constraints_func=lambda trial: (trial.user_attrs.get("violation", 0.0),),
         )
         return optuna.create_study(
             study_name=campaign.space.title or "space",

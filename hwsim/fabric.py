@@ -53,19 +53,17 @@ def bram36(bits: int, words: int, byte_enables: bool = False) -> float:
     >>> bram36(192, 341), bram36(128, 2048), bram36(64, 512, byte_enables=True)
     (3.0, 7.5, 1.0)
     """
-    if byte_enables:
-        kinds = [([(w // 9 * 8, d) for w, d in shapes], (), c) for shapes, c in ((_HALF, 1), (_WHOLE, 2))]
-    else:
-        kinds = [(list(_HALF), _HALF_NARROW, 1), (list(_WHOLE), _WHOLE_NARROW, 2)]  # type: ignore[list-item]
     halves = []
-    for shapes, narrow, cost in kinds:
+    for parity, narrow, cost in ((_HALF, _HALF_NARROW, 1), (_WHOLE, _WHOLE_NARROW, 2)):
+        shapes = tuple((w // 9 * 8, d) for w, d in parity) if byte_enables else parity
         for width, depth in shapes:
             columns, rest = divmod(bits, width)
             blocks = columns * _up(words, depth)
             if rest:
                 blocks += min(_up(words, d) for w, d in shapes if w >= rest)
             halves.append(cost * blocks)
-        halves += [cost * _up(bits, width) * _up(words, depth) for width, depth in narrow]
+        if not byte_enables:
+            halves += [cost * _up(bits, width) * _up(words, depth) for width, depth in narrow]
     return min(halves) / 2
 
 

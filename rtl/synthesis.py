@@ -130,9 +130,9 @@ class Part:
 def parts(verilog: str, *, top: str = "dpu_top") -> tuple[Part, ...]:
     """Cut a design at its engines, and at modules that occur many times."""
     text = {
-        found[1]: body
+        head[1]: body
         for body in _MODULE.split(verilog)
-        if (found := re.match(r"module (\w+)\b", body)) is not None
+        if (head := re.match(r"module (\w+)\b", body)) is not None
     }
     inside = {name: Counter(i for i in _INSTANCE.findall(body) if i in text) for name, body in text.items()}
 

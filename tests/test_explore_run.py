@@ -70,6 +70,13 @@ class Lethal:
         return os._exit, (9,)
 
 
+class Endless:
+    """Keeps the process that unpickles it busy for longer than anybody waits."""
+
+    def __reduce__(self) -> Any:
+        return time.sleep, (600,)
+
+
 @pytest.mark.parametrize("jobs", [0, 1, 2])
 def test_results_are_the_same_whoever_works(
     jobs: int, networks: Networks, tasks: tuple[Task, ...], want: dict[str, Any]
@@ -129,6 +136,16 @@ def test_a_design_that_kills_its_worker_is_found_among_the_innocent(
     assert costs({k: o for k, o in found.items() if k != deadly.key}) == {
         k: v for k, v in want.items() if k != deadly.key
     }
+
+
+def test_a_design_that_hangs_is_ended_and_recorded(
+    networks: Networks, tasks: tuple[Task, ...], want: dict[str, Any]
+) -> None:
+    """Not even a kernel that never returns stops a study."""
+    hung = replace(tasks[1], dram=Endless())  # type: ignore[arg-type]
+    found = gather(Crew(jobs=1, blobs=networks.blobs, patience=5), (tasks[0], hung))
+    assert "no result within 5 s" in found[hung.key].problem
+    assert found[tasks[0].key].costs == want[tasks[0].key]
 
 
 def test_a_killed_worker_loses_nothing(

@@ -64,7 +64,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages + 1}")
     many = [replace(ROW, design=f"{i:020d}", number=i, reasons=("x" * 500,)) for i in range(200)]
-    with pytest.raises(ReportError, match="every design finished before is kept: free some space.*--resume"):
+    with pytest.raises(ReportError, match=r"every design finished before is kept: free some space.*--resume"):
         store.put(many)
     assert store.count() == 1, "all of a batch or none of it"
     store._db.execute("PRAGMA max_page_count = 100000")

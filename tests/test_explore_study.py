@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 import tilewright as tw
 from tilewright import explore_evaluate
+from tilewright.exploration import open_study
 from tilewright.explore_campaign import Progress
+from tilewright.explore_compare import compare
 from tilewright.explore_evaluate import Cost
 from tilewright.explore_objectives import OBJECTIVES, combined, measures, named
-from tilewright.exploration import open_study
-from tilewright.explore_compare import compare
-from tilewright.ir.errors import ArchError, ModelError, ReportError
+from tilewright.ir.errors import ArchError, ModelError, ReportError, ScheduleError
 
 SPACE: dict[str, Any] = {
     "title": "Small arrays",
@@ -27,12 +28,29 @@ SPACE: dict[str, Any] = {
         "conv.oc": [4, 8, 12],
         "dwc.channels": [0, 8],
         "clock_mhz": [100, 200],
-        "maps.kib": [64, 128],
         "conv.drain": [1, 2],
     },
-    "constraints": {"fits": "pynq-z2", "require": ["latency_ms < 0.5"]},
+    "constraints": {"fits": "pynq-z2", "require": ["latency_ms < 0.3"]},
 }
 AIMS = ("latency", "energy", "dsp")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def remembered() -> Iterator[None]:
+    """Each design is scheduled once for all tests of this module: what is evaluated is a function of its task."""
+    known: dict[tuple[str, str], Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_estimated", "_simulated"):
+            real = getattr(explore_evaluate, name)
+
+            def once(graphs: Any, task: Any, real: Any = real, name: str = name) -> Cost:
+                key = (name, task.key)
+                if key not in known:
+                    known[key] = real(graphs, task)
+                return known[key]
+
+            patch.setattr(explore_evaluate, name, once)
+        yield
 
 
 def told(study: tw.Study) -> dict[str, Any]:
@@ -42,7 +60,8 @@ def told(study: tw.Study) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tw.Study:
-    return tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=0, output=tmp_path_factory.mktemp("a") / "s")
+    folder = tmp_path_factory.mktemp("a") / "s"
+    return tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=0, sample=4, output=folder)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +74,7 @@ def test_the_front_of_two_levels_is_the_front_of_simulating_everything(
     study: tw.Study, truth: tw.Study
 ) -> None:
     """With a margin as wide as the estimate is off here, nothing that belongs there is missed."""
-    wide = tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=0, margin=0.25)
+    wide = tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=0, sample=0, margin=0.25)
     assert [d.design for d in wide.pareto] == [d.design for d in truth.pareto]
     assert wide.complete
     assert all(d.simulated == t.simulated for d, t in zip(wide.pareto, truth.pareto, strict=True))
@@ -81,9 +100,9 @@ def test_the_front_is_what_no_simulated_design_beats(truth: tw.Study) -> None:
 def test_the_number_of_workers_changes_nothing(study: tw.Study, workers: str) -> None:
     if workers == "threads":
         with ThreadPoolExecutor(3) as executor:
-            other = tw.explore("zoo:tiny", SPACE, objectives=AIMS, executor=executor)
+            other = tw.explore("zoo:tiny", SPACE, objectives=AIMS, sample=4, executor=executor)
     else:
-        other = tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=int(workers[0]))
+        other = tw.explore("zoo:tiny", SPACE, objectives=AIMS, sample=4, jobs=int(workers[0]))
     assert told(other) == told(study)
     assert other.to_csv() == study.to_csv()
 
@@ -115,7 +134,7 @@ def test_every_design_is_accounted_for_and_every_misfit_has_its_reason(study: tw
     assert all(d.reasons for d in study.infeasible)
     reasons = " ".join(r for d in study.infeasible for r in d.reasons)
     assert "pynq-z2 has 220" in reasons
-    assert "misses `latency_ms < 0.5`" in reasons
+    assert "misses `latency_ms < 0.3`" in reasons
 
 
 def test_the_best_of_an_objective_is_the_best_of_all(truth: tw.Study) -> None:
@@ -140,15 +159,25 @@ def test_a_study_is_resumed_where_it_stood(
 
     def interrupted(*args: Any) -> Cost:
         calls[0] += 1
-        if calls[0] in (9, 21):
+        if calls[0] in (5, 9):
             raise KeyboardInterrupt
         return real(*args)
 
     monkeypatch.setattr(explore_evaluate, "_estimated", interrupted)
     for attempt in range(2):
         with pytest.raises(KeyboardInterrupt):
-            tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=0, output=tmp_path / "s", resume=attempt > 0)
-    again = tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=0, output=tmp_path / "s", resume=True)
+            tw.explore(
+                "zoo:tiny",
+                SPACE,
+                objectives=AIMS,
+                jobs=0,
+                sample=4,
+                output=tmp_path / "s",
+                resume=attempt > 0,
+            )
+    again = tw.explore(
+        "zoo:tiny", SPACE, objectives=AIMS, jobs=0, sample=4, output=tmp_path / "s", resume=True
+    )
     assert told(again) == told(study)
     evaluated = sum(bool(d.estimate) for d in study.designs)
     assert calls[0] < evaluated + 12, "only batches that were under way are done again"
@@ -157,7 +186,7 @@ def test_a_study_is_resumed_where_it_stood(
 
 def test_another_study_does_not_go_on_in_the_folder(study: tw.Study) -> None:
     folder = study.folder
-    with pytest.raises(ReportError, match="holds a study of .* designs; --resume goes on"):
+    with pytest.raises(ReportError, match=r"holds a study of .* designs; --resume goes on"):
         tw.explore("zoo:tiny", SPACE, jobs=0, output=folder)
     with pytest.raises(ReportError, match="is another study: its seed is 0, now it is 1"):
         tw.explore("zoo:tiny", SPACE, jobs=0, output=folder, resume=True, seed=1)
@@ -189,16 +218,20 @@ def test_a_crash_of_the_model_is_one_failed_design(monkeypatch: pytest.MonkeyPat
     assert len(study.feasible) == 3
 
 
-def test_a_layer_that_fits_no_tile_makes_the_design_infeasible() -> None:
-    """A schedule that does not exist is the design's fault, and said so."""
-    space = {
-        "arch": {"base": "b512", "weights": {"depthwise_kib": 1}},
-        "space": {"maps.kib": [4, 128], "dwc.rows": [1, 7]},
-    }
-    study = tw.explore("zoo:mobilenet_v2", space, jobs=0, levels="estimate")
-    assert study.infeasible
-    assert not study.failed
-    assert all(r.startswith("mobilenet_v2: ") for d in study.infeasible for r in d.reasons)
+def test_a_layer_that_fits_no_tile_makes_the_design_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schedule that does not exist is the design's fault, and the layer's message is its reason."""
+
+    def narrow(graphs: Any, task: Any) -> Cost:
+        raise ScheduleError("conv1: needs 9 words, maps hold 4; set maps.kib >= 8")
+
+    monkeypatch.setattr(explore_evaluate, "_estimated", narrow)
+    study = tw.explore("zoo:tiny", {"space": {"maps.kib": [64, 128]}}, jobs=0, levels="estimate")
+    assert [d.status for d in study.designs] == ["infeasible"] * 2
+    assert study.infeasible[0].reasons == ("tiny: conv1: needs 9 words, maps hold 4; set maps.kib >= 8",)
+    assert study.pareto == ()
+    with pytest.raises(ArchError, match="2 are infeasible"):
+        study.best("latency")
+    assert study._repr_html_()
 
 
 def test_designs_that_differ_in_cores_alone_share_one_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,25 +288,27 @@ def test_the_model_side_is_an_axis_too(tmp_path: Path) -> None:
     shapes = {"arch": {"base": "b512"}, "space": {"model.width": [0.5, 1.0], "model.resolution": [32, 64]}}
     cycles = [d.estimate["cycles"] for d in tw.explore("zoo:tiny", shapes, jobs=0, levels="estimate").designs]
     assert cycles[0] < cycles[2] < cycles[3]
-    with pytest.raises(ModelError, match="model.width: .*other.onnx is no zoo: network"):
+    with pytest.raises(ModelError, match="model.width: other is no zoo: network"):
         tw.explore(tmp_path / "other.onnx", shapes, jobs=0)
     with pytest.raises(ModelError, match="a study needs a network"):
         tw.explore((), {"space": {"conv.oc": [8]}}, jobs=0)
 
 
 def test_noise_is_measured_once_a_rounding_mode() -> None:
-    """SQNR of the last layer, and hardware that has the one mode alone: powers of two need no multipliers."""
+    """SQNR of the last layer, and what a network cannot do is its designs' reason, not the study's end."""
     space = {"arch": {"base": "b512"}, "space": {"mode": ["f32", "fix16", "shift"], "conv.oc": [4, 8]}}
     study = tw.explore("zoo:tiny", space, objectives=("sqnr", "dsp"), jobs=0, levels="estimate")
-    noise = {d.choices["mode"]: d.resources["sqnr_db"] for d in study.designs}
-    assert noise["shift"] < noise["f32"] > 20
-    dsp = {(d.choices["mode"], d.choices["conv.oc"]): d.resources["dsp"] for d in study.designs}
-    assert dsp["shift", 8] < dsp["f32", 8]
-    model = tw.quantize(
-        tw.load(tw.zoo.build("tiny")), tw.Calibration.synthetic(tw.load(tw.zoo.build("tiny")), samples=8)
-    )
+    noise = {d.choices["mode"]: d.resources.get("sqnr_db") for d in study.feasible}
+    network = tw.load(tw.zoo.build("tiny"), name="tiny")
+    model = tw.quantize(network, tw.Calibration.synthetic(network, samples=8))
     assert noise["f32"] == pytest.approx(list(model.sqnr_db.values())[-1])
-    assert study.best("sqnr").choices["mode"] != "shift"
+    assert set(noise) == {"f32", "fix16"}
+    assert [d.choices["mode"] for d in study.infeasible] == ["shift", "shift"]
+    assert "mode shift only has powers of two" in study.infeasible[0].reasons[0]
+    dsp = {(d.choices["mode"], d.choices["conv.oc"]): d.resources["dsp"] for d in study.designs}
+    assert dsp["shift", 8] < dsp["f32", 8], "hardware has the one mode alone"
+    with pytest.raises(ModelError, match="powers of two"):
+        tw.explore("zoo:tiny", space | {"space": {"mode": ["shift"]}}, jobs=0)
 
 
 def test_the_evolution_is_the_same_for_the_same_seed_and_is_resumed_exactly(
@@ -294,7 +329,7 @@ def test_the_evolution_is_the_same_for_the_same_seed_and_is_resumed_exactly(
 
     def interrupted(*args: Any) -> Cost:
         calls[0] += 1
-        if calls[0] == 15:
+        if calls[0] == 7:
             raise KeyboardInterrupt
         return real(*args)
 
@@ -322,10 +357,10 @@ def test_a_limit_on_simulations_is_kept_and_said(study: tw.Study) -> None:
 
 def test_the_random_sample_does_not_depend_on_promise(study: tw.Study) -> None:
     """Seeded, drawn among all feasible estimates, and judged apart."""
-    assert len(study.sample) == 16
+    assert len(study.sample) == 4
     found = study.agreement(sample_only=True)
     assert found is not None
-    assert found.points == 16
+    assert found.points == 4
     assert study.rank_correlation is not None
     assert study.estimate_error == study.agreement().mean_error  # type: ignore[union-attr]
 
