@@ -80,9 +80,10 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     pool = vec & ((func == VecOp.MAX) | (func == VecOp.AVG))
     keeps = (conv | pool) & (col["last"] == 0)  # accumulators or running sums stay, nothing is written
     writes = ((conv | dwc | vec) & ~keeps) | (op == Opcode.LOAD)
-    owned = {p: np.left_shift(np.left_shift(2, col[f"{p}_span"]) - 1, col[f"{p}_group"]) for p in "dab"}
-    out["reads"] = np.where(reads_a, owned["a"], 0) | np.where(pair, owned["b"], 0)
-    out["writes"] = np.where(writes, owned["d"], 0)
+    for side, operands in (("reads", (("a", reads_a), ("b", pair))), ("writes", (("d", writes),))):
+        for p, there in operands:
+            owned = np.left_shift(np.left_shift(2, col[f"{p}_span"]) - 1, col[f"{p}_group"])
+            out[side] |= np.where(there, owned, 0)
 
     moves = (op == Opcode.LOAD) | (op == Opcode.SAVE)  # with runs; FILL is one
     dma = moves | (op == Opcode.FILL)

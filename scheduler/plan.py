@@ -288,7 +288,7 @@ class _Planner:
         found: dict[str, Wanted] = {}
         last = {t: g for g, step in enumerate(steps) for t in step.before}
         for g, step in enumerate(steps):
-            if step.candidate is None:
+            if step.candidate is None or self.layers[step.first].engine is None:
                 continue
             for w in self._wanted(step.candidate, g):
                 if w.tensor not in step.after:

@@ -12,7 +12,8 @@ from ..ir.errors import ScheduleError
 from ..ir.graph import Graph
 from ..ir.isa import Engine
 from ..ir.layout import blocks
-from .candidates import Candidate, Costing
+from .candidates import Candidate
+from .costing import Costing
 from .layers import Layer, make_layers
 from .strips import strip_driver
 from .weights import parameter_words

@@ -28,7 +28,10 @@ def name_groups(fields: Matrix, arch: Arch, weights: NDArray[np.uint8]) -> None:
     straight = table[:, BOX["row0"]] + last < table[:, BOX["ring"]]
     skipped = np.where(straight, table[:, BOX["row0"]], 0)
     base = table[:, BOX["base"]] + skipped * table[:, BOX["pitch"]]
-    first, stop = base // arch.group_words, highest(table) // arch.group_words
+    first = base // arch.group_words
+    stop = np.maximum(
+        highest(table) // arch.group_words, first
+    )  # of windows that see nothing but padding too
     for k, p in enumerate(OPERANDS, 1):
         named = fields[table[:, BOX["instruction"]], COLUMNS[f"{p}_group"]]
         mine = (table[:, BOX["operand"]] == k) & ((first != named) | (stop != named))
