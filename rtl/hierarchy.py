@@ -124,10 +124,9 @@ def _grouped(component: Component) -> list[tuple[str, str, list[Value]]]:
     out: dict[str, tuple[str, str, list[Value]]] = {}
     for name, direction, value in flat:
         found = _COUNTED.fullmatch(name)
+        group = found[1].rstrip("_") if found else ""
         row = rows[found[1], direction, len(value)] if found else {}
-        many = len(row) >= _MANY and set(row) == set(range(len(row))) and found[1].rstrip("_") not in taken
-        if found and many:
-            group = found[1].rstrip("_")
+        if len(row) >= _MANY and set(row) == set(range(len(row))) and group not in taken:
             out.setdefault(f"{group} {len(value)}", (group, direction, [row[i] for i in range(len(row))]))
         else:
             out[name] = (name, direction, [value])

@@ -129,7 +129,8 @@ class GroupWalker(Component):
         count = Signal(range(shape.words + 1))
         width = Mux(f.straight, shape.words, 1)
         step = Mux(f.straight, shape.map_group, f.step)
-        last_fold, last_column = folds == 0, columns <= width
+        last_column = Signal(reset_less=True)  # columns <= width, known before
+        last_fold = folds == 0
         last_row, last_block = rows == 0, blocks == 0
         m.d.comb += count.eq(Mux(last_column & f.straight, columns, width))
         size = self._fill_size(m, f, index, columns == 1)
@@ -156,7 +157,8 @@ class GroupWalker(Component):
                     plane.eq(block),
                     folds.eq(f.fold - 1),
                 ]
-                m.d.sync += [x.eq(x + count), columns.eq(columns - count), opens.eq(f.fill)]
+                m.d.sync += [x.eq(x + count), columns.eq(columns - width), opens.eq(f.fill)]
+                m.d.sync += last_column.eq(columns <= Mux(f.straight, 2 * shape.words, 2))
                 with m.If(index != _PARAMETER_BYTES):
                     m.d.sync += index.eq(index + 1)
             with m.If(f.fill):
@@ -165,6 +167,7 @@ class GroupWalker(Component):
                 m.d.sync += [
                     *(column.eq(-f.fold_pad), offset.eq(-f.fold_pad), columns.eq(f.columns), index.eq(0)),
                     *(opens.eq(1), rows.eq(rows - 1), ring.eq(ring + 1), row.eq(row + f.d_pitch)),
+                    last_column.eq(f.columns <= width),
                 ]
                 with m.If(~f.fill):
                     m.d.sync += [x.eq(0), position.eq(position + f.row_bytes)]
@@ -184,6 +187,7 @@ class GroupWalker(Component):
                 *(f.eq(n), active.eq(waiting), opens.eq(1), index.eq(0), x.eq(0)),
                 *(
                     columns.eq(n.columns),
+                    last_column.eq(n.columns <= Mux(n.straight, shape.words, 1)),
                     rows.eq(n.height - 1),
                     blocks.eq(n.blocks - 1),
                     folds.eq(n.fold - 1),

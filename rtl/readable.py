@@ -103,14 +103,14 @@ def _declare(module: str) -> str:
             key = name[0] == "n" and _WIRE.fullmatch(name) is not None, head[1] == "reg", bits, head[0]
             kinds.setdefault(key, []).append(name)
     out = [lines[0], *ports]
-    for (_, _, _, head), names in sorted(kinds.items()):
+    for (_, _, _, opening), names in sorted(kinds.items()):
         row = ""
         for name in sorted(names, key=_natural):
-            if row and len(head) + len(row) + len(name) + 3 > _LONGEST:
-                out.append(f"{head}{row};")
+            if row and len(opening) + len(row) + len(name) + 3 > _LONGEST:
+                out.append(f"{opening}{row};")
                 row = ""
             row += f", {name}" if row else name
-        out.append(f"{head}{row};")
+        out.append(f"{opening}{row};")
     return "".join(f"{line}\n" for line in [*out, *marked, *lines[end:]])
 
 
