@@ -56,7 +56,7 @@ class Memories:
             return np.full(shape, _POISON, np.int8)
 
         return cls(
-            memory(arch.maps.groups, arch.group_words, lanes),
+            memory(arch.map_words, lanes),
             memory(arch.weight_words, lanes, oc),
             memory(arch.depthwise_words, arch.dwc.taps, lanes),
             memory(arch.weights.tables, 256),
@@ -150,6 +150,8 @@ def emulate(
     fields = decode(words)
     counts = np.zeros((2, len(TRAFFIC)), np.int64)
     steps = _steps(memories)
+    for p in "dab":  # the maps are one array here
+        fields[:, COLUMNS[f"{p}_base"]] += fields[:, COLUMNS[f"{p}_group"]] * arch.group_words
     rows = fields.tolist()
     turns = range(len(rows)) if order == "stream" else _random_order(fields, program.engine, seed)
     for i in turns:
@@ -176,7 +178,7 @@ def _steps(memories: Memories) -> dict[tuple[int, int], Callable[[list[int]], in
 
     m = memories
     dst, src, second = (
-        " ".join(f"{p}_{n}" for n in ("group", "base", "pitch", "plane", "rows", "row0")) for p in "dab"
+        " ".join(f"{p}_{n}" for n in ("base", "pitch", "plane", "rows", "row0")) for p in "dab"
     )
     extent, area = "out_h out_w", "in_h in_w sy sx dy dx pad_top pad_left"
     numbers = "za zd lo hi mode"

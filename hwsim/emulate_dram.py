@@ -16,11 +16,11 @@ __all__ = ["fill_depthwise", "fill_tables", "fill_vector", "fill_weights", "load
 
 @numba.njit(cache=True)
 def load(
-    maps, dram, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, address, run_bytes, runs1, stride1, stride2, width,
+    maps, dram, d_base, d_pitch, d_plane, d_rows, d_row0, address, run_bytes, runs1, stride1, stride2, width,
     height, blocks, take, step, fold, fold_pad, row_bytes, za,
 ):  # fmt: skip
     """LOAD: runs of bytes become rows of words; returns the bytes read."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     row = np.empty(row_bytes, np.int8)
     at, i1, i2 = 0, 0, 0  # place in the current run, and its number
     moved = 0
@@ -43,7 +43,7 @@ def load(
             for j in range(fold):
                 base = d_base + (b * fold + j) * d_plane + (d_row0 + r) % d_rows * d_pitch
                 for x in range(width):
-                    word = maps[d_group, base + x]
+                    word = maps[base + x]
                     start = x * step + j * take - fold_pad
                     for t in range(take):
                         word[t] = row[start + t] if 0 <= start + t < row_bytes else za
@@ -54,7 +54,7 @@ def load(
 
 @numba.njit(cache=True)
 def save(
-    maps, dram, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, address, run_bytes, runs1, stride1, stride2, width,
+    maps, dram, a_base, a_pitch, a_plane, a_rows, a_row0, address, run_bytes, runs1, stride1, stride2, width,
     height, blocks, take,
 ):  # fmt: skip
     """SAVE: the first `take` lanes of words become runs of bytes; returns the bytes written."""
@@ -66,7 +66,7 @@ def save(
             base = a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch
             for x in range(width):
                 for t in range(take):
-                    row[x * take + t] = maps[a_group, base + x, t]
+                    row[x * take + t] = maps[base + x, t]
             sent = 0
             while sent < len(row):
                 n = min(len(row) - sent, run_bytes - at)

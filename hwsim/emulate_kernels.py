@@ -4,7 +4,7 @@ A kernel is one instruction: arrays of the memories it touches, then its fields 
 that the innermost loop runs over neighbouring bytes, which the compiler turns into vector instructions:
 
 ============  =========================  =============================================
-maps          int8 [group, word, lane]   as the hardware
+maps          int8 [word, lane]          words of map group 0, then of group 1, ...
 weights       int8 [word, input lane, output lane]
 depthwise     int8 [word, tap of a step, lane]
 tables        int8 [table, value + 128]
@@ -105,7 +105,7 @@ def _multiply4(acc, one, two, three, four, block, oc):
 
 @numba.njit(cache=True)
 def conv(
-    maps, weights, tables, accumulators, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch,
+    maps, weights, tables, accumulators, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch,
     a_plane, a_rows, a_row0, out_h, out_w, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw,
     w_base, table, blocks, out_c, lane0, first, last, diagonal, step_y, step_x,
 ):  # fmt: skip
@@ -114,7 +114,7 @@ def conv(
     head = -(-8 // lanes)
     taps = kh * kw
     record_rows = head + (-(-taps // lanes) if diagonal else taps * blocks)
-    source = maps[a_group]
+    source = maps
     outside = source.shape[0]  # number of the word that padding reads
     padding = np.full(lanes, za, np.int8)
     bias, words = np.empty(oc, np.int32), np.empty(oc, np.uint32)
@@ -182,17 +182,17 @@ def conv(
                     target = d_base + (d_row0 + r * step_y) % d_rows * d_pitch + (x0 + p) * step_x
                     for o in range(real):
                         c = lane0 + ob * oc + o
-                        maps[d_group, target + c // lanes * d_plane, c % lanes] = result[o]
+                        maps[target + c // lanes * d_plane, c % lanes] = result[o]
 
 
 @numba.njit(cache=True)
 def depthwise(
-    maps, memory, tables, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows,
+    maps, memory, tables, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows,
     a_row0, out_h, out_w, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw, w_base, table,
     blocks,
 ):  # fmt: skip
     """DWC."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     slots = memory.shape[1]
     head = -(-8 // slots)
     if kw <= slots:  # whole kernel rows a step
@@ -230,11 +230,11 @@ def depthwise(
                     for kx in range(kw):
                         ix = x * sx + kx * dx - pad_left
                         inside = 0 <= iy < in_h and 0 <= ix < in_w
-                        source = maps[a_group, row + ix] if inside else outside
+                        source = maps[row + ix] if inside else outside
                         w = wide[ky * kw + kx]
                         for lane in range(lanes):
                             acc[lane] += np.int32(source[lane]) * w[lane]
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                out = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                 _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
                 if table > 0:
                     _look_up(tables[table - 1], out, lanes)
@@ -245,18 +245,18 @@ def depthwise(
 
 @numba.njit(cache=True)
 def add(
-    maps, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, b_group,
+    maps, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows, a_row0,
     b_base, b_pitch, b_plane, b_rows, b_row0, out_h, out_w, blocks, za, zd, lo, hi, mode, zb, broadcast, ma, mb, shift,
 ):  # fmt: skip
     """VEC ADD."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     for b in range(blocks):
         for r in range(out_h):
             for x in range(out_w):
-                first = maps[a_group, a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
+                first = maps[a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
                 by, bx = (0, 0) if broadcast else (r, x)
-                second = maps[b_group, b_base + b * b_plane + (b_row0 + by) % b_rows * b_pitch + bx]
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                second = maps[b_base + b * b_plane + (b_row0 + by) % b_rows * b_pitch + bx]
+                out = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                 for lane in range(lanes):
                     total = (np.int64(first[lane]) - za) * ma + (np.int64(second[lane]) - zb) * mb
                     y = _half_up(total, shift) if mode == 2 else _half_even(total, shift)
@@ -265,32 +265,32 @@ def add(
 
 @numba.njit(cache=True)
 def multiply(
-    maps, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0, b_group,
+    maps, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows, a_row0,
     b_base, b_pitch, b_plane, b_rows, b_row0, out_h, out_w, blocks, za, zd, lo, hi, mode, zb, broadcast, scale,
 ):  # fmt: skip
     """VEC MUL."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     acc, words = np.empty(lanes, np.int32), np.full(lanes, np.uint32(scale), np.uint32)
     scales = words.view(np.float32)
     for b in range(blocks):
         for r in range(out_h):
             for x in range(out_w):
-                first = maps[a_group, a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
+                first = maps[a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
                 by, bx = (0, 0) if broadcast else (r, x)
-                second = maps[b_group, b_base + b * b_plane + (b_row0 + by) % b_rows * b_pitch + bx]
+                second = maps[b_base + b * b_plane + (b_row0 + by) % b_rows * b_pitch + bx]
                 for lane in range(lanes):
                     acc[lane] = (np.int32(first[lane]) - za) * (np.int32(second[lane]) - zb)
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                out = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                 _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
 
 
 @numba.njit(cache=True)
 def maximum(
-    maps, sums, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    maps, sums, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows, a_row0,
     out_h, out_w, blocks, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, lo, hi, kh, kw, first, last,
 ):  # fmt: skip
     """VEC MAX: padding is -128, below everything."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     out = np.empty(lanes, np.int8)
     for b in range(blocks):
         for r in range(out_h):
@@ -305,11 +305,11 @@ def maximum(
                     for kx in range(kw):
                         ix = x * sx + kx * dx - pad_left
                         if 0 <= ix < in_w:
-                            source = maps[a_group, row + ix]
+                            source = maps[row + ix]
                             for lane in range(lanes):
                                 out[lane] = max(out[lane], source[lane])
                 if last:
-                    target = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                    target = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                     for lane in range(lanes):
                         target[lane] = min(max(np.int64(out[lane]), lo), hi)
                 else:
@@ -318,12 +318,12 @@ def maximum(
 
 @numba.njit(cache=True)
 def average(
-    maps, vector, sums, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    maps, vector, sums, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows, a_row0,
     out_h, out_w, blocks, in_h, in_w, sy, sx, dy, dx, pad_top, pad_left, za, zd, lo, hi, mode, kh, kw, scale, counted,
     v_base, first, last,
 ):  # fmt: skip
     """VEC AVG: the sum over valid taps; the scale word holds the division."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     acc, words = np.empty(lanes, np.int32), np.full(lanes, np.uint32(scale), np.uint32)
     scales = words.view(np.float32)
     for b in range(blocks):
@@ -341,7 +341,7 @@ def average(
                         ix = x * sx + kx * dx - pad_left
                         if 0 <= ix < in_w:
                             valid += 1
-                            source = maps[a_group, row + ix]
+                            source = maps[row + ix]
                             for lane in range(lanes):
                                 acc[lane] += np.int32(source[lane]) - za
                 if not last:
@@ -349,22 +349,22 @@ def average(
                     continue
                 if counted:
                     words[:] = vector[v_base + valid]
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                out = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                 _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
 
 
 @numba.njit(cache=True)
 def copy(
-    maps, tables, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    maps, tables, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows, a_row0,
     out_h, out_w, blocks, sy, sx, table,
 ):  # fmt: skip
     """VEC TABLE: a strided copy, through a table or not."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     for b in range(blocks):
         for r in range(out_h):
             for x in range(out_w):
-                source = maps[a_group, a_base + b * a_plane + (a_row0 + r * sy) % a_rows * a_pitch + x * sx]
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                source = maps[a_base + b * a_plane + (a_row0 + r * sy) % a_rows * a_pitch + x * sx]
+                out = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                 out[:] = source
                 if table > 0:
                     _look_up(tables[table - 1], out, lanes)
@@ -372,33 +372,33 @@ def copy(
 
 @numba.njit(cache=True)
 def prelu(
-    maps, vector, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    maps, vector, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows, a_row0,
     out_h, out_w, blocks, za, zd, lo, hi, mode, scale, v_base,
 ):  # fmt: skip
     """VEC PRELU: one scale word at or above zero, one a channel below, whose bit 31 is the slope's sign."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     acc, words = np.empty(lanes, np.int32), np.empty(lanes, np.uint32)
     scales = words.view(np.float32)
     for b in range(blocks):
         for r in range(out_h):
             for x in range(out_w):
-                source = maps[a_group, a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
+                source = maps[a_base + b * a_plane + (a_row0 + r) % a_rows * a_pitch + x]
                 for lane in range(lanes):
                     v = np.int32(source[lane]) - za
                     slope = vector[v_base + b * lanes + lane]
                     words[lane] = scale if v >= 0 else slope & 0x7FFFFFFF
                     acc[lane] = -v if v < 0 and slope >> 31 else v
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                out = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                 _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)
 
 
 @numba.njit(cache=True)
 def resize(
-    maps, vector, d_group, d_base, d_pitch, d_plane, d_rows, d_row0, a_group, a_base, a_pitch, a_plane, a_rows, a_row0,
+    maps, vector, d_base, d_pitch, d_plane, d_rows, d_row0, a_base, a_pitch, a_plane, a_rows, a_row0,
     out_h, out_w, blocks, za, zd, lo, hi, mode, in_h, in_w, origin, scale, v_base, v_cols, bilinear,
 ):  # fmt: skip
     """VEC RESIZE: fractions have 11 bits, so the four weights of a pixel sum to 2^22."""
-    lanes = maps.shape[2]
+    lanes = maps.shape[1]
     acc, words = np.empty(lanes, np.int32), np.full(lanes, np.uint32(scale), np.uint32)
     scales = words.view(np.float32)
     reach = 2 if bilinear else 1
@@ -415,9 +415,9 @@ def resize(
                     row = a_base + b * a_plane + (a_row0 + y) % a_rows * a_pitch
                     wy = fy if j else 2048 - fy
                     for i in range(reach):
-                        source = maps[a_group, row + min(x0 + i, in_w - 1)]
+                        source = maps[row + min(x0 + i, in_w - 1)]
                         weight = wy * (fx if i else 2048 - fx)
                         for lane in range(lanes):
                             acc[lane] += (np.int32(source[lane]) - za) * weight
-                out = maps[d_group, d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
+                out = maps[d_base + b * d_plane + (d_row0 + r) % d_rows * d_pitch + x]
                 _requantise(acc, words, scales, lanes, mode, zd, lo, hi, out)

@@ -77,7 +77,7 @@ def block_ram(arch: Arch, uram: int) -> tuple[float, int]:
     """BRAM36 and UltraRAM of a core that may use `uram` of the latter.
 
     >>> block_ram(Arch.preset("b512"), 0), block_ram(Arch.preset("b512"), 64)
-    ((91.0, 0), (56.0, 11))
+    ((93.0, 0), (56.0, 11))
     """
     banks = arch.banks
     total = arch.maps.groups * banks * bram36(8 * arch.lanes, arch.group_words // banks, True)

@@ -60,6 +60,11 @@ def _ways(pixels: int, stride: int, banks: int) -> int:
     return max(hits)
 
 
+def _groups(row: _Row, operand: str) -> range:
+    """Map groups that an operand lies in."""
+    return range(row[f"{operand}_group"], row[f"{operand}_group"] + row[f"{operand}_span"] + 1)
+
+
 def busy_and_tail(row: _Row, arch: Arch) -> tuple[int, int]:
     """Busy cycles and tail of a compute instruction, by walking its loops."""
     op, lanes = row["opcode"], arch.lanes
@@ -102,16 +107,17 @@ def busy_and_tail(row: _Row, arch: Arch) -> tuple[int, int]:
                         cycles += max(mac, fresh if r < row["out_h"] - 1 else 0, drain)
         return DWC_START + cycles, dwc_tail(arch) + drain
     v, columns = arch.vec.pixels, row["out_w"]
+    shared = not set(_groups(row, "a")).isdisjoint(_groups(row, "b"))
     if row["func"] == VecOp.PRELU:
         cycles = row["blocks"] * lanes
     elif row["func"] == VecOp.RESIZE:
         cycles = VEC_RESIZE
-    elif row["func"] in {VecOp.ADD, VecOp.MUL} and row["broadcast"] and row["a_group"] == row["b_group"]:
+    elif row["func"] in {VecOp.ADD, VecOp.MUL} and row["broadcast"] and shared:
         cycles = row["blocks"]  # the one pixel is read before the map
     for _ in range(row["blocks"] * row["out_h"]):
         match VecOp(row["func"]):
             case VecOp.ADD | VecOp.MUL:
-                twice = row["a_group"] == row["b_group"] and not row["broadcast"]
+                twice = shared and not row["broadcast"]
                 cycles += len(range(0, columns, v)) * (1 + twice)
             case VecOp.PRELU:
                 cycles += len(range(0, columns, v))
@@ -322,13 +328,13 @@ def oracle_times(
 
     def ports_of(row: _Row) -> tuple[set[int], set[int]]:
         op = row["opcode"]
-        reads: set[int] = {row["a_group"]} if op not in {Opcode.LOAD, Opcode.FILL} else set()
+        reads: set[int] = set(_groups(row, "a")) if op not in {Opcode.LOAD, Opcode.FILL} else set()
         if op == Opcode.VEC and row["func"] in {VecOp.ADD, VecOp.MUL}:
-            reads.add(row["b_group"])
+            reads |= set(_groups(row, "b"))
         pool = op == Opcode.VEC and row["func"] in {VecOp.MAX, VecOp.AVG}
         keeps = op == Opcode.CONV or pool
         silent = op in {Opcode.FILL, Opcode.SAVE} or (keeps and not row["last"])
-        return reads, set() if silent else {row["d_group"]}
+        return reads, set() if silent else set(_groups(row, "d"))
 
     def taken(owner: dict[int, tuple[Engine, int | None]], groups: set[int], e: Engine, t: int) -> bool:
         for g in groups & owner.keys():

@@ -80,10 +80,10 @@ def kernel_table(program: Program, arch: Arch) -> _Matrix:
     pool = vec & ((func == VecOp.MAX) | (func == VecOp.AVG))
     keeps = (conv | pool) & (col["last"] == 0)  # accumulators or running sums stay, nothing is written
     writes = ((conv | dwc | vec) & ~keeps) | (op == Opcode.LOAD)
-    group_a, group_b = np.left_shift(1, col["a_group"]), np.left_shift(1, col["b_group"])
-    out["reads"] = np.where(reads_a, group_a, 0)
-    out["reads"][pair] |= group_b[pair]
-    out["writes"] = np.where(writes, np.left_shift(1, col["d_group"]), 0)
+    for side, operands in (("reads", (("a", reads_a), ("b", pair))), ("writes", (("d", writes),))):
+        for p, there in operands:
+            owned = np.left_shift(np.left_shift(2, col[f"{p}_span"]) - 1, col[f"{p}_group"])
+            out[side] |= np.where(there, owned, 0)
 
     moves = (op == Opcode.LOAD) | (op == Opcode.SAVE)  # with runs; FILL is one
     dma = moves | (op == Opcode.FILL)

@@ -114,11 +114,14 @@ _NAMES = (
         "record_rows",
         "counted",
         "fold_pad",
+        "a_span",
+        "b_span",
     ),
 )
 _C = {name: i for i, name in enumerate(_NAMES)}
 _PICK = np.array([COLUMNS[name] for name in _NAMES])
 
+_A_SPAN, _B_SPAN = _C["a_span"], _C["b_span"]
 _LOAD, _FILL, _CONV, _DWC, _VEC, _SAVE = (int(o) for o in Opcode if o != Opcode.END)
 _ADD, _MUL, _MAX, _AVG, _TABLE, _PRELU, _RESIZE = (int(v) for v in VecOp)
 _TABLES, _VECTOR = int(Memory.TABLES), int(Memory.VECTOR)
@@ -262,7 +265,7 @@ def vec_busy(
     table: int,
     bilinear: int,
 ) -> tuple[int, int]:
-    """Busy cycles of a VEC and, second, its tail; `shared`: both sources are maps of one group (2: the second is one pixel a block)."""
+    """Busy cycles of a VEC and, second, its tail; `shared`: both sources lie in one group, if only in part (2: the second is one pixel a block)."""
     rows, v = blocks * out_h, m[_V]
     if func in (_ADD, _MUL):
         work = rows * _ceil(out_w, v) * (2 if shared == 1 else 1) + (blocks if shared == 2 else 0)
@@ -333,7 +336,9 @@ def _costs(m: _Vector, rows: _Matrix, out: _Matrix) -> None:
             lookups = requantised if table else 0
         elif op == _VEC:
             broadcast = f[21]
-            shared = (2 if broadcast else 1) if f[19] == f[20] else 0
+            shared = 0
+            if f[19] <= f[20] + f[_B_SPAN] and f[20] <= f[19] + f[_A_SPAN]:
+                shared = 2 if broadcast else 1
             busy, tail = vec_busy(m, func, oh, ow, blocks, kh, kw, sx, dx, shared, table, f[22])
             writes = blocks * pixels
             if func in (_ADD, _MUL):

@@ -13,13 +13,15 @@ from .arch import Arch
 from .depthwise import record_words
 from .isa import COLUMNS, Memory, Opcode, Region, VecOp
 
-__all__ = ["BOX", "DRAM_MAPS", "MEMORIES", "boxes", "highest", "memory_sizes"]
+__all__ = ["BOX", "DRAM_MAPS", "MAPS", "MEMORIES", "OPERANDS", "boxes", "highest", "memory_sizes"]
 
 Matrix = NDArray[np.int64]
 
-MEMORIES = (*(f"maps{g}" for g in range(8)), "weights", "depthwise", "tables", "vector", "dram")
-"""Memories by number; map groups come first, DRAM (bytes of the maps region) last."""
-_WEIGHTS, _DEPTHWISE, _TABLES, _VECTOR, DRAM_MAPS = range(8, 13)
+MEMORIES = ("maps", "weights", "depthwise", "tables", "vector", "dram")
+"""Memories by number; the maps are the words of all groups, one after the other, DRAM is the bytes of the maps region."""
+MAPS, _WEIGHTS, _DEPTHWISE, _TABLES, _VECTOR, DRAM_MAPS = range(6)
+
+OPERANDS = ("d", "a", "b")
 
 _AXES = tuple(
     f"{axis}_{name}" for axis in "yx" for name in ("count", "taps", "stride", "dilation", "pad", "limit")
@@ -27,20 +29,34 @@ _AXES = tuple(
 BOX = {
     name: i
     for i, name in enumerate(
-        ("instruction", "write", "memory", "base", "plane", "blocks", "pitch", "ring", "row0", *_AXES)
+        (
+            "instruction",
+            "write",
+            "memory",
+            "base",
+            "plane",
+            "blocks",
+            "pitch",
+            "ring",
+            "row0",
+            *_AXES,
+            "stop",
+            "operand",
+        )
     )
 }
 """Columns of a box. An axis touches ``i * stride + tap * dilation - pad`` for every i < count and tap < taps, where
-that is within 0..limit-1; block b, row y, column x is word ``base + b*plane + ((row0 + y) % ring)*pitch + x``."""
+that is within 0..limit-1; block b, row y, column x is word ``base + b*plane + ((row0 + y) % ring)*pitch + x``, which is
+below `stop`: the end of the memory, or of the map groups of the operand (`OPERANDS`, counted from 1).
+"""
 
 _UNLIMITED = 1 << 40
 
 
 def memory_sizes(arch: Arch, dram_bytes: int) -> Matrix:
     """Words of each of `MEMORIES` (DRAM: bytes)."""
-    groups = [arch.group_words if g < arch.maps.groups else 0 for g in range(8)]
     beside = [arch.weight_words, arch.depthwise_words, arch.weights.tables, arch.vector_words]
-    return np.array([*groups, *beside, dram_bytes], np.int64)
+    return np.array([arch.map_words, *beside, dram_bytes], np.int64)
 
 
 def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) -> Matrix:
@@ -75,21 +91,20 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
         unit = {"ring": 1, "blocks": 1} | {
             f"{a}_{n}": 1 for a in "yx" for n in ("count", "taps", "stride", "dilation")
         }
-        for name, value in {**unit, "y_limit": _UNLIMITED, "x_limit": _UNLIMITED, **values}.items():
+        most = {"y_limit": _UNLIMITED, "x_limit": _UNLIMITED, "stop": _UNLIMITED}
+        for name, value in {**unit, **most, **values}.items():
             part[:, BOX[name]] = value[index] if isinstance(value, np.ndarray) else value
         parts.append(part)
 
     def operand(prefix: str) -> dict[str, Matrix | int]:
-        names = {
-            "memory": "group",
-            "base": "base",
-            "plane": "plane",
-            "pitch": "pitch",
-            "ring": "rows",
-            "row0": "row0",
+        group, words = col[f"{prefix}_group"], arch.group_words
+        found: dict[str, Matrix | int] = {
+            name: col[f"{prefix}_{name}"] for name in ("plane", "pitch", "row0")
         }
-        found: dict[str, Matrix | int] = {box: col[f"{prefix}_{name}"] for box, name in names.items()}
-        return found | {"ring": np.maximum(col[f"{prefix}_rows"], 1)}
+        return found | {
+            "memory": MAPS, "base": group * words + col[f"{prefix}_base"], "ring": np.maximum(col[f"{prefix}_rows"], 1),
+            "stop": (group + col[f"{prefix}_span"] + 1) * words, "operand": OPERANDS.index(prefix) + 1,
+        }  # fmt: skip
 
     out = {"y_count": col["out_h"], "x_count": col["out_w"], "blocks": col["blocks"]}
     stream = {"y_count": col["height"], "x_count": col["width"]}
@@ -155,6 +170,8 @@ def boxes(fields: Matrix, arch: Arch, weights: NDArray[np.uint8] | None = None) 
     add(fill, memory=memory, write=1, base=col["m_base"], x_count=words)
     add(save & in_maps, **runs, write=1)
     table = np.concatenate(parts)
+    sizes = memory_sizes(arch, _UNLIMITED)
+    table[:, BOX["stop"]] = np.minimum(table[:, BOX["stop"]], sizes[table[:, BOX["memory"]]])
     return table[np.argsort(table[:, 0] * 2 + table[:, 1], kind="stable")]
 
 

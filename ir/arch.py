@@ -189,6 +189,19 @@ class Arch(BaseModel):
         return self.maps.kib * 1024 // (self.maps.groups * self.lanes)
 
     @property
+    def span(self) -> int:
+        """Neighbouring map groups that one operand may lie in: any number where a word's address splits into group and word
+        by its bits, else one."""
+        if self.group_words & (self.group_words - 1):
+            return 1
+        return min(self.maps.groups, (1 << 18) // self.group_words)
+
+    @property
+    def map_words(self) -> int:
+        """Map words in all groups."""
+        return self.group_words * self.maps.groups
+
+    @property
     def weight_words(self) -> int:
         """Words of the weight memory; a word is oc x ic bytes."""
         return self.weights.kib * 1024 // (self.lanes * self.conv.oc)

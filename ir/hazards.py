@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .accesses import BOX, DRAM_MAPS, MEMORIES, boxes, highest, memory_sizes
+from .accesses import BOX, DRAM_MAPS, MAPS, MEMORIES, boxes, highest, memory_sizes
 from .arch import Arch
 from .errors import ProgramError
 from .isa import COLUMNS, ENGINE_OF, Engine, Opcode, VecOp, render
@@ -120,7 +120,8 @@ def _in_place(fields: Matrix, table: Matrix) -> NDArray[np.bool_]:
     target = np.zeros((len(fields), len(BOX)), np.int64)
     writes = table[:, BOX["write"]] == 1
     target[table[writes, 0]] = table[writes]
-    same = (table[:, BOX["memory"] :] == target[table[:, 0], BOX["memory"] :]).all(axis=1)
+    words = slice(BOX["memory"], BOX["stop"])
+    same = (table[:, words] == target[table[:, 0], words]).all(axis=1)
     return np.asarray(elementwise[table[:, 0]] & same & ~writes)
 
 
@@ -129,8 +130,12 @@ def _out_of_range(fields: Matrix, box: Matrix, sizes: Matrix) -> ProgramError:
     verb = "writes" if box[BOX["write"]] else "reads"
     top, size = int(highest(box[None])[0]), int(sizes[memory])
     what = "of the DRAM maps region" if memory == DRAM_MAPS else f"of {MEMORIES[memory]}"
+    has = f", which has {size}"
+    if memory == MAPS and box[BOX["stop"]] < size:
+        size = int(box[BOX["stop"]])
+        has = f", and the map groups that the operand names end at word {size}"
     return ProgramError(
-        f"instruction {i} ({render(fields[i])}) {verb} up to word {top} {what}, which has {size}; "
+        f"instruction {i} ({render(fields[i])}) {verb} up to word {top} {what}{has}; "
         "place the operand lower, or use a smaller tile or a larger memory",
         instruction=i,
         word=top,
@@ -165,8 +170,8 @@ def _touched(count, taps, stride, dilation, pad, limit, out):  # type: ignore[no
 
 
 @numba.njit(cache=True)
-def _segments(box, size, ys, xs, starts, lengths):  # type: ignore[no-untyped-def]
-    """A box as runs of words in `starts` and `lengths`; -1 where a word is outside 0..size-1."""
+def _segments(box, ys, xs, starts, lengths):  # type: ignore[no-untyped-def]
+    """A box as runs of words in `starts` and `lengths`; -1 where a word is not below the box's `stop`."""
     y0, ny, straight_y = _touched(box[9], box[10], box[11], box[12], box[13], box[14], ys)
     x0, nx, straight_x = _touched(box[15], box[16], box[17], box[18], box[19], box[20], xs)
     if nx == 0:
@@ -181,13 +186,13 @@ def _segments(box, size, ys, xs, starts, lengths):  # type: ignore[no-untyped-de
             y = y0 + r if straight_y else ys[r]
             row = box[3] + b * box[4] + (box[8] + y) % box[7] * box[6]
             if straight_x:
-                if row + x0 < 0 or row + x0 + nx > size:
+                if row + x0 < 0 or row + x0 + nx > box[21]:
                     return -1, starts, lengths
                 starts[n] = row + x0
                 lengths[n] = nx
                 n += 1
             else:
-                if row + xs[0] < 0 or row + xs[nx - 1] >= size:
+                if row + xs[0] < 0 or row + xs[nx - 1] >= box[21]:
                     return -1, starts, lengths
                 for x in range(nx):
                     starts[n] = row + xs[x]
@@ -224,7 +229,7 @@ def _assign(boxes, engine, sizes, stale, half):  # type: ignore[no-untyped-def]
         while at < len(boxes) and boxes[at, 0] == i:
             box = boxes[at]
             memory = box[2]
-            pieces, starts, lengths = _segments(box, sizes[memory], ys, xs, starts, lengths)
+            pieces, starts, lengths = _segments(box, ys, xs, starts, lengths)
             if pieces < 0:
                 return waits, at
             for p in range(pieces):
@@ -323,7 +328,7 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
         while at < len(boxes) and boxes[at, 0] == i:
             box = boxes[at]
             memory, writes = box[2], box[1] == 1
-            pieces, starts, lengths = _segments(box, sizes[memory], ys, xs, starts, lengths)
+            pieces, starts, lengths = _segments(box, ys, xs, starts, lengths)
             if pieces < 0:
                 return found[:n_found], at
             last_hit = -1

@@ -4,8 +4,9 @@ Five engines run from in-order queues: LOAD, CONV, DWC, VEC, SAVE. Order between
 gives one token for each instruction it completes, and an instruction starts only when every engine E has given
 at least ``wait_E`` tokens since the program began (compared modulo 2^16). A wait names an instruction that stands
 earlier in the stream, so the oldest unfinished instruction can always run and no program can deadlock, whatever
-the depth of the queues. While it runs, an instruction owns the read port of each map group it reads and the write
-port of the group it writes; one that finds a port taken waits, which costs cycles and never changes a value.
+the depth of the queues. While it runs, an instruction owns the read ports of the map groups it reads and the write
+ports of those it writes; one that finds a port taken waits, which costs cycles and never changes a value. An operand
+lies in one map group, or in several neighbouring ones, whose words follow one another.
 
 docs/isa.md describes every field; `FORMATS` is the one definition that encoder, decoder, emulator, simulator
 and RTL share.
@@ -130,7 +131,8 @@ def _operand(prefix: str, role: str) -> tuple[Field, ...]:
     """Map operand: word of (row r, column x, channel block b) is at ``base + b*plane + ((row0 + r) % rows)*pitch + x``."""
     return (
         Field(f"{prefix}_group", 3, f"{role}: map group"),
-        Field(f"{prefix}_base", 18, f"{role}: first word in the group"),
+        Field(f"{prefix}_span", 3, f"{role}: further map groups behind it that belong to the operand"),
+        Field(f"{prefix}_base", 18, f"{role}: first word, from the beginning of the group"),
         Field(f"{prefix}_pitch", 14, f"{role}: words from a row to the next"),
         Field(f"{prefix}_plane", 18, f"{role}: words from a channel block to the next"),
         Field(f"{prefix}_rows", 14, f"{role}: rows of the ring"),

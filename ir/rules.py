@@ -158,6 +158,15 @@ RULES: tuple[Rule, ...] = (
                 f"{p}_group", where, _field(f"{p}_group"), "<=", lambda c, arch: arch.maps.groups - 1,
                 "use a lower group, or set maps.groups higher",
             ),
+            Rule(
+                f"last group of {p}", where, lambda c, arch, p=p: c[f"{p}_group"] + c[f"{p}_span"], "<=",  # type: ignore[misc]
+                lambda c, arch: arch.maps.groups - 1, "use a lower group or a smaller span, or set maps.groups higher",
+            ),
+            Rule(
+                f"{p}_span", where, _field(f"{p}_span"), "<=", lambda c, arch: arch.span - 1,
+                "operands in several groups need groups of a power of two words, and addresses of 18 bits: set maps.kib or "
+                "maps.groups otherwise, or use a smaller operand",
+            ),
             Rule(f"{p}_rows", where, _field(f"{p}_rows"), ">=", _number(1), "a ring has at least one row"),
             Rule(
                 f"{p}_row0", where, _field(f"{p}_row0"), "<=", lambda c, arch, p=p: c[f"{p}_rows"] - 1,  # type: ignore[misc]

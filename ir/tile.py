@@ -44,7 +44,8 @@ class Ring:
     width, pitch : int
         Columns stored, and words from a row to the next.
     blocks : int
-        Channel blocks (or kernel columns folded into words, where `fold`).
+        Channel blocks (or kernel columns folded into words, where `fold`). Fewer than the map has where it is made and
+        saved chunk by chunk: block b lies at ``b % blocks``.
     fold : bool
         Words hold kernel columns times channels, for the convolution that reads it.
     """

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .accesses import BOX, MEMORIES, boxes
+from .accesses import BOX, MAPS, boxes
 from .arch import Arch
 from .errors import ProgramError
 from .hazards import find_races, wait_counts
@@ -97,11 +97,7 @@ def check_ranges(program: Program, arch: Arch) -> None:
         )  # fmt: skip
     table = boxes(fields, arch, program.weights)
     resize = (c["opcode"] == Opcode.VEC) & (c["func"] == VecOp.RESIZE)
-    for box in table[
-        resize[table[:, 0]]
-        & (table[:, BOX["memory"]] < MEMORIES.index("weights"))
-        & (table[:, BOX["write"]] == 0)
-    ]:
+    for box in table[resize[table[:, 0]] & (table[:, BOX["memory"]] == MAPS) & (table[:, BOX["write"]] == 0)]:
         i = int(box[0])
         first, rows = -int(box[BOX["y_pad"]]), int(box[BOX["y_count"]])
         last_x = int(box[BOX["x_count"]]) - int(box[BOX["x_pad"]]) - 1

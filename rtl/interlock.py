@@ -69,12 +69,25 @@ def word_bits(engine: Engine) -> int:
 
 
 @dataclass(frozen=True)
-class _Ports:
-    """Map ports that an instruction owns: whether, and of which group."""
+class _Operand:
+    """Whether an instruction has the operand, its first map group, and how many follow."""
 
-    writes: Value
-    to: Value
-    reads: tuple[tuple[Value, Value], ...]
+    there: Value
+    group: Value
+    span: Value
+
+    def owns(self, groups: int) -> Value:
+        """A bit for each group that it lies in."""
+        last = self.group + self.span
+        return Cat(self.there & (self.group <= g) & (last >= g) for g in range(groups))
+
+
+@dataclass(frozen=True)
+class _Ports:
+    """Operands whose map ports an instruction owns."""
+
+    write: _Operand
+    reads: tuple[_Operand, ...]
 
 
 def _ports(engine: Engine, word: Value) -> _Ports:
@@ -84,19 +97,25 @@ def _ports(engine: Engine, word: Value) -> _Ports:
         whole = Cat(word, Const(0, WORD_BITS - len(word)))
     if engine == Engine.LOAD:
         load = layout(Opcode.LOAD)(whole)
-        return _Ports(load.opcode == Opcode.LOAD, load.d_group, ())
+        return _Ports(_Operand(load.opcode == Opcode.LOAD, load.d_group, load.d_span), ())
     if engine == Engine.SAVE:
-        return _Ports(no, Const(0, 3), ((yes, layout(Opcode.SAVE)(whole).a_group),))
+        save = layout(Opcode.SAVE)(whole)
+        return _Ports(_Operand(no, Const(0, 3), Const(0, 3)), (_Operand(yes, save.a_group, save.a_span),))
     if engine == Engine.CONV:
         conv = layout(Opcode.CONV)(whole)
-        return _Ports(conv.last, conv.d_group, ((yes, conv.a_group),))
+        return _Ports(
+            _Operand(conv.last, conv.d_group, conv.d_span), (_Operand(yes, conv.a_group, conv.a_span),)
+        )
     if engine == Engine.DWC:
         dwc = layout(Opcode.DWC)(whole)
-        return _Ports(yes, dwc.d_group, ((yes, dwc.a_group),))
+        return _Ports(_Operand(yes, dwc.d_group, dwc.d_span), (_Operand(yes, dwc.a_group, dwc.a_span),))
     pair, pool = layout(Opcode.VEC, VecOp.ADD)(whole), layout(Opcode.VEC, VecOp.MAX)(whole)
     is_pair = (pair.func == VecOp.ADD) | (pair.func == VecOp.MUL)
     is_pool = (pair.func == VecOp.MAX) | (pair.func == VecOp.AVG)
-    return _Ports(~is_pool | pool.last, pair.d_group, ((yes, pair.a_group), (is_pair, pair.b_group)))
+    return _Ports(
+        _Operand(~is_pool | pool.last, pair.d_group, pair.d_span),
+        (_Operand(yes, pair.a_group, pair.a_span), _Operand(is_pair, pair.b_group, pair.b_span)),
+    )
 
 
 class Interlock(Component):
@@ -188,8 +207,10 @@ class Interlock(Component):
                 self.busy[e].eq(begun[e] | ~idle[e]),
                 idle_next[e].eq(~begun[e] & (idle[e] | port[e].last)),
             ]
-            reading = _or([_one_hot(flag, group) for flag, group in heads[e].reads] or [Const(0, 8)])
-            writing = _one_hot(heads[e].writes, heads[e].to)
+            reading, writing = (
+                _or([o.owns(groups) for o in heads[e].reads] or [Const(0, groups)]),
+                heads[e].write.owns(groups),
+            )
             m.d.sync += [
                 begun[e].eq(start[e]),
                 ready[e].eq(queue.valid & Cat(met).all() & ~self.stop),
@@ -201,14 +222,14 @@ class Interlock(Component):
                 m.d.sync += own_read[e].eq(want_read[e])
 
             pushed = _ports(e, self.word)
-            ledger = place(m, f"ledger_{name}", Ledger(most_unfinished(self.arch, e), 36))
-            writes, to = ledger.oldest[32], ledger.oldest[33:36]
+            ledger = place(m, f"ledger_{name}", Ledger(most_unfinished(self.arch, e), 39))
+            written = _Operand(ledger.oldest[32], ledger.oldest[33:36], ledger.oldest[36:39])
             m.d.comb += [
                 *(ledger.write.eq(self.push[e]), ledger.retire.eq(port[e].done)),
-                ledger.entry.eq(Cat(self.index, pushed.writes, pushed.to)),
+                ledger.entry.eq(Cat(self.index, pushed.write.there, pushed.write.group, pushed.write.span)),
                 getattr(self, f"oldest_{name}").eq(ledger.oldest[:32]),
                 self.unfinished[e].eq(ledger.any),
-                retire[e].eq(Mux(port[e].done, _one_hot(writes, to), 0)),
+                retire[e].eq(Mux(port[e].done, written.owns(groups), 0)),
             ]
 
         # Who may start.
@@ -249,9 +270,13 @@ class Interlock(Component):
                 if a >= b:
                     continue
                 x, y = heads[a], heads[b]
-                reasons = [f & h & (g == i) for f, g in x.reads for h, i in y.reads]
+                pairs = [(i, j) for i in x.reads for j in y.reads]
                 if Engine.SAVE not in (a, b):
-                    reasons.append(x.writes & y.writes & (x.to == y.to))
+                    pairs.append((x.write, y.write))
+                reasons = [
+                    i.there & j.there & (i.group <= j.group + j.span) & (j.group <= i.group + i.span)
+                    for i, j in pairs
+                ]
                 if reasons:
                     clash = Signal(name=f"clash_{a.name.lower()}_{b.name.lower()}")
                     m.d.sync += clash.eq(Cat(reasons).any())
@@ -264,8 +289,3 @@ def _or(values: list[Value]) -> Value:
     for value in values[1:]:
         total = total | value
     return total
-
-
-def _one_hot(flag: Value, group: Value) -> Value:
-    """The bit of `group`, if `flag`."""
-    return Cat(flag & (group == g) for g in range(8))

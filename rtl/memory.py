@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In, Out, Signature
+from amaranth.lib.wiring import Component, In, Out, PureInterface, Signature
 
 from ..ir.arch import Arch
 from ..ir.latency import MAP_READ, MEMORY_READ
 from .delay import delay
 from .hierarchy import place
-from .ports import fill_port, map_read, map_write, memory_read, row_bits
+from .ports import fill_port, map_read, map_write, memory_read
 
 __all__ = ["Bank", "MapGroup", "MapMemory", "WideMemory"]
 
@@ -82,13 +82,13 @@ class Bank(Component):
 class MapGroup(Component):
     """The banks of a group.
 
-    Members: for each reader ``read_<name>`` (enable a bank, row), for each writer ``write_<name>`` (enable, row, mask,
+    Rows are those of the group. Members: for each reader ``read_<name>`` (enable a bank, row), for each writer ``write_<name>`` (enable, row, mask,
     data), ``data<b>`` out, three cycles after the request.
     """
 
     def __init__(self, arch: Arch, readers: tuple[str, ...], writers: tuple[str, ...]) -> None:
         self.arch, self.readers, self.writers = arch, readers, writers
-        banks, rows = range(arch.banks), row_bits(arch)
+        banks, rows = range(arch.banks), max(1, (arch.group_words // arch.banks - 1).bit_length())
         read = {"enable": Out(arch.banks), **{f"row{b}": Out(rows) for b in banks}}
         word = {f"mask{b}": Out(arch.lanes) for b in banks} | {f"data{b}": Out(8 * arch.lanes) for b in banks}
         super().__init__(
@@ -122,6 +122,9 @@ class MapGroup(Component):
 class MapMemory(Component):
     """All map groups, and the switch between them and the engines.
 
+    An operand may lie in several neighbouring groups: each bank's request goes to its own, the operand's first plus the
+    upper bits of the row. Groups then have a power of two rows (`Arch.span`).
+
     `MAP_READ` = group register, RAM, output register, engine register.
 
     Parameters
@@ -153,20 +156,44 @@ class MapMemory(Component):
             parts += [f"{part}{b}" for part in ("mask", "data") for b in banks] if kind == "write" else []
             for name in names:
                 port = getattr(self, f"{kind}_{name}")
+                targets = self._targets(m, port, f"{kind}_{name}")
                 for g, group in enumerate(groups):
                     to = getattr(group, f"{kind}_{name}")
-                    m.d.comb += to.enable.eq(Mux(port.group == g, port.enable, 0))
+                    m.d.comb += to.enable.eq(port.enable & Cat(targets[b % len(targets)] == g for b in banks))
                     m.d.comb += [getattr(to, part).eq(getattr(port, part)) for part in parts]
-        for name in self.readers:
-            port = getattr(self, f"read_{name}")
-            chosen = delay(m, port.group, MAP_READ - 1, f"group_{name}")
-            words = [Signal(8 * arch.lanes, name=f"{name}_data{b}", reset_less=True) for b in banks]
-            with m.Switch(chosen):
+                if kind == "read":
+                    self._answer(m, port, targets, groups, name)
+        return m
+
+    def _targets(self, m: Module, port: PureInterface, name: str) -> list[Signal]:
+        """Group of each bank's request; one for all where operands lie in one group."""
+        rows = self.arch.group_words // self.arch.banks
+        if self.arch.span == 1:
+            return [port.group]
+        out = [Signal(3, name=f"{name}_group{b}") for b in range(self.arch.banks)]
+        above = rows.bit_length() - 1
+        m.d.comb += [g.eq(port.group + getattr(port, f"row{b}")[above:]) for b, g in enumerate(out)]
+        return out
+
+    def _answer(
+        self, m: Module, port: PureInterface, targets: list[Signal], groups: list[MapGroup], name: str
+    ) -> None:
+        """Back to an engine come the words of the groups that its requests went to."""
+        chosen = [
+            delay(m, target, MAP_READ - 1, f"{name}_from{b}" if len(targets) > 1 else f"{name}_from")
+            for b, target in enumerate(targets)
+        ]
+        words = [
+            Signal(8 * self.arch.lanes, name=f"{name}_data{b}", reset_less=True)
+            for b in range(self.arch.banks)
+        ]
+        banks = range(self.arch.banks)
+        for choice, mine in zip(chosen, [banks] if len(chosen) == 1 else [[b] for b in banks], strict=True):
+            with m.Switch(choice):
                 for g, group in enumerate(groups):
                     with m.Case(g):
-                        m.d.sync += [word.eq(getattr(group, f"data{b}")) for b, word in enumerate(words)]
-            m.d.comb += [getattr(port, f"data{b}").eq(word) for b, word in enumerate(words)]
-        return m
+                        m.d.sync += [words[b].eq(getattr(group, f"data{b}")) for b in mine]
+        m.d.comb += [getattr(port, f"data{b}").eq(word) for b, word in enumerate(words)]
 
 
 def _merge(pairs: Iterable[tuple[Value, Value]]) -> Value:

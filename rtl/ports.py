@@ -1,7 +1,8 @@
 """Signatures between the core's components. Directions are those of the side that is named first.
 
 Every signal is in the one clock domain ``sync``. A *word* of a map is `arch.lanes` bytes, lane 0 in the low bits; word
-w of a group lies in bank ``w % banks``, at *row* ``w // banks`` of it.
+w of a group lies in bank ``w % banks``, at *row* ``w // banks`` of it. Requests count rows from the first group of their
+operand; rows beyond a group's last are those of the next group.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ __all__ = ["engine_port", "fill_port", "map_read", "map_write", "memory_read", "
 
 
 def row_bits(arch: Arch) -> int:
-    """Bits of a row number within a bank."""
-    return max(1, (arch.group_words // arch.banks - 1).bit_length())
+    """Bits of a row number, counted from the operand's first group."""
+    return max(1, (arch.span * arch.group_words // arch.banks - 1).bit_length())
 
 
 def engine_port() -> Signature:
@@ -29,7 +30,7 @@ def engine_port() -> Signature:
 
 
 def map_read(arch: Arch) -> Signature:
-    """Engine to map memory: a request to any banks of one group; their words come `MAP_READ` cycles later."""
+    """Engine to map memory: a request to any banks, ``group`` the operand's first; words come `MAP_READ` cycles later."""
     return Signature(
         {
             "group": Out(3),
@@ -41,7 +42,7 @@ def map_read(arch: Arch) -> Signature:
 
 
 def map_write(arch: Arch) -> Signature:
-    """Engine to map memory: a word for any banks of one group, with a write enable a lane.
+    """Engine to map memory: a word for any banks, with a write enable a lane; ``group`` is the operand's first.
 
     ``mask`` of a bank that is not enabled is ignored.
     """

@@ -30,7 +30,7 @@ _WITHOUT = {
     "hi": 127,
 }
 """What a field is where a format lacks it; 0 for all others."""
-_FREE = {"b_group", "b_base", "b_pitch", "b_plane", "b_rows", "b_row0", "zb", "in_h", "in_w", "dy", "dx", "mode"} | {
+_FREE = {"b_group", "b_span", "b_base", "b_pitch", "b_plane", "b_rows", "b_row0", "zb", "in_h", "in_w", "dy", "dx", "mode"} | {
     "ma", "mb", "scale", "v_base", "v_cols"
 }  # fmt: skip
 """Fields that may be anything where a format lacks them."""
@@ -42,7 +42,7 @@ def _shapes() -> dict[str, Shape]:
     fields: dict[str, Shape] = {}
     for op in VecOp:
         for f in FORMATS[Opcode.VEC, op]:
-            if f.name not in {"opcode", "func"} and not f.name.startswith("wait_"):
+            if f.name not in {"opcode", "func", "d_span"} and not f.name.startswith("wait_"):
                 fields[f.name] = signed(f.bits) if f.signed else unsigned(f.bits)
     return fields
 

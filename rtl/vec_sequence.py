@@ -4,7 +4,7 @@ Every function is the same nest, in which most loops have one turn:
 
 =========  =============================================================================================
 block      a block may begin with *head* slots: the slopes of a PRELU, or the one pixel of a broadcast
-           whose two maps lie in one group
+           whose two maps lie in one group, if only in part
 row        output rows
 step       output columns, `vec.pixels` a step (`vec.table_pixels` with a table, 1 for a resize)
 tap row    window rows; neighbours of a bilinear resize
@@ -120,7 +120,9 @@ class VecSequence(Component):
         m.d.comb += [
             pair.eq(now.is_add | now.is_multiply),
             by_table.eq(now.is_table & (now.table != 0)),
-            shared.eq(pair & (now.a_group == now.b_group)),
+            shared.eq(
+                pair & (now.a_group <= now.b_group + now.b_span) & (now.b_group <= now.a_group + now.a_span)
+            ),
         ]
         ways, way_of = _ways(m, arch, now, by_table)
         beside = [

@@ -1,27 +1,15 @@
-"""Candidates for a run of layers: strip height, loop order, residency of weights; footprint and cost of each.
-
-The cost of a candidate is counted with the simulator's own timing functions on its strips.
-"""
+"""Candidates for a run of layers: strip height, loop order, residency of weights; footprint and cost of each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-from ..hwsim.timing import conv_busy, dwc_busy, machine, read_ways, vec_busy
-from ..ir.arch import Arch
-from ..ir.depthwise import record_words
-from ..ir.graph import Add, Graph, Mul, Pool, PRelu, Resize, Table
-from ..ir.isa import Engine, VecOp
-from ..ir.layout import blocks
-from .layers import Layer, Part
-from .strips import Strips, plan_strips
-from .weights import fold_of, parameter_words
+from ..ir.isa import Engine
+from .layers import Layer
+from .strips import Strips
 
-__all__ = ["Candidate", "Costing", "RingNeed"]
-
-_DRAM_SHARE = 0.85
-"""Share of the DMA's peak that a stream of strips sustains (UG585: 87-97 % by access pattern; see docs/memory.md)."""
+__all__ = ["Candidate", "Cost", "RingNeed", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +24,63 @@ class RingNeed:
 
     def words(self, rows: int) -> int:
         return rows * self.width * self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a candidate takes.
+
+    Parameters
+    ----------
+    busiest, engines : float
+        Busy cycles of the busiest engine, and of all together.
+    fill : float
+        Cycles until the busiest engine has its first work, and after its last.
+    dram_bytes : int
+        All bytes over the DRAM port.
+    weight_bytes : int
+        Those that are constants.
+    first_bytes : int
+        Constants without which the first instruction cannot run.
+    held_bytes : int
+        Constants that stay in their memories until the group ends.
+    """
+
+    busiest: float = 0.0
+    engines: float = 0.0
+    fill: float = 0.0
+    dram_bytes: int = 0
+    weight_bytes: int = 0
+    first_bytes: int = 0
+    held_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a group's layers do for a strip height and a way to hold their constants, wherever its maps are.
+
+    Parameters
+    ----------
+    busy : dict of tensor to float
+        Cycles that each layer keeps its engine busy, by its output.
+    busiest, engines : float
+        Cycles of the busiest compute engine, and of all together.
+    kinds : int
+        Compute engines.
+    weight_bytes, first_bytes, held_bytes : int
+        As of `Cost`.
+    passes : int
+        Times that inputs are gone through.
+    """
+
+    busy: dict[str, float]
+    busiest: float
+    engines: float
+    kinds: int
+    weight_bytes: int
+    first_bytes: int
+    held_bytes: int
+    passes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +100,12 @@ class Candidate:
     rings : dict of tensor to RingNeed
         Rings that this group itself makes or loads.
     loads, saves : tuple of str
-    cycles : float
-        Estimated time: the busiest of the engines and the DRAM.
-    dram_bytes : int
+    in_place : dict of tensor to tensor
+        Maps that take over the words of one that is not read again.
+    cost : Cost
+    work : Work
+    moves : dict of tensor to float
+        Cycles that LOAD or SAVE takes for a whole map, for each ring.
     """
 
     layers: tuple[Layer, ...]
@@ -70,259 +118,48 @@ class Candidate:
     rings: dict[str, RingNeed]
     loads: tuple[str, ...]
     saves: tuple[str, ...]
-    cycles: float
-    dram_bytes: int
+    in_place: dict[str, str]
+    cost: Cost
+    work: Work
+    moves: dict[str, float]
+
+    @property
+    def dram_bytes(self) -> int:
+        return self.cost.dram_bytes
+
+    @cached_property
+    def most_words(self) -> int:
+        """Map words with rings that let every producer run a strip ahead."""
+        return sum(r.words(r.slack) for t, r in self.rings.items() if t not in self.in_place)
+
+    def _ends(self, tensor: str) -> tuple[Engine, list[Layer]]:
+        """The engine that makes a map here, and the layers that read it."""
+        maker = next((layer.engine for layer in self.layers if layer.output == tensor), None)
+        return maker or Engine.LOAD, [layer for layer in self.layers if tensor in layer.inputs]
+
+    def gain(self, tensor: str) -> float:
+        """Cycles that a map's producer and its readers, on other engines, work at once if its ring has slack."""
+        maker, readers = self._ends(tensor)
+        reading = sum(self.work.busy[layer.output] for layer in readers if layer.engine != maker)
+        return min(self.work.busy.get(tensor, self.moves[tensor]), reading)
+
+    @cached_property
+    def sharing(self) -> tuple[tuple[int, float], ...]:
+        """What wants map groups of its own, because other engines use the rest: words, and the cycles that it is used,
+        most first."""
+        kinds: dict[tuple[Engine, Engine | None], tuple[int, float]] = {}
+        for t, ring in self.rings.items():
+            if t in self.in_place:
+                continue
+            maker, readers = self._ends(t)
+            reading = max((self.work.busy[layer.output] for layer in readers), default=0.0)
+            kind = maker, readers[0].engine if readers else None
+            words, cycles = kinds.get(kind, (0, 0.0))
+            made = self.work.busy.get(t, self.moves[t])
+            kinds[kind] = words + ring.words(ring.slack), cycles + max(made, reading)
+        return tuple(sorted(kinds.values(), key=lambda kind: -kind[1]))
 
     @cached_property
     def least_words(self) -> int:
-        """Map words with the smallest rings."""
-        return sum(r.words(r.rows) for r in self.rings.values())
-
-
-class Costing:
-    """Evaluates candidates on one graph and machine."""
-
-    def __init__(
-        self, graph: Graph, arch: Arch, layers: tuple[Layer, ...], dram_bytes_per_cycle: float
-    ) -> None:
-        self.graph, self.arch, self.layers = graph, arch, layers
-        self.m = machine(arch)
-        self.bandwidth = min(float(arch.stream_bytes), dram_bytes_per_cycle) * _DRAM_SHARE
-        self._busy: dict[tuple[str, int, int], int] = {}
-        self._strips: dict[tuple[str, int, int], Strips] = {}
-        self._words: dict[str, tuple[int, int]] = {}
-
-    # -- sizes -------------------------------------------------------------------------------------------------------
-    def map_words(self, tensor: str) -> int:
-        """Words of the whole map on chip."""
-        h, w, c = self.graph.tensors[tensor].shape
-        return h * w * blocks(c, self.arch.lanes)
-
-    def folds(self, tensor: str) -> bool:
-        """The map is only read by one convolution that folds kernel columns, so it is loaded folded."""
-        readers = self.graph.consumers[tensor]
-        if tensor in self.graph.producer or len(readers) != 1:
-            return False
-        return self._fold_layer(tensor) is not None
-
-    def _fold_layer(self, tensor: str) -> Layer | None:
-        for layer in self.layers:
-            if tensor in layer.inputs and len(layer.parts) == 1:
-                channels = self.graph.tensors[tensor].shape[2]
-                if fold_of(layer.parts[0], channels, self.arch.lanes) is not None and layer.parts[0].step == (
-                    1,
-                    1,
-                ):
-                    return layer
-        return None
-
-    def weight_words(self, layer: Layer) -> tuple[int, int]:
-        """Words of the array's and the depthwise engine's weight memory, all output channels."""
-        if layer.name in self._words:
-            return self._words[layer.name]
-        array = deep = 0
-        for part in layer.parts:
-            o, kh, kw, _ = part.weight.shape
-            if layer.engine == Engine.DWC:
-                deep += blocks(o, self.arch.lanes) * record_words(self.arch, kh, kw)
-            else:
-                array += blocks(o, self.arch.conv.oc) * self.record_words(layer, part)
-        self._words[layer.name] = (array, deep)
-        return array, deep
-
-    def record_words(self, layer: Layer, part: Part) -> int:
-        """Weight words of one output block."""
-        kh, kw = part.window.kernel
-        lanes = self.arch.lanes
-        if part.depthwise:
-            return parameter_words(lanes) + -(-part.window.taps // lanes)
-        source = layer.inputs[part.source]
-        fold = fold_of(part, self.graph.tensors[source].shape[2], lanes) if self.folds(source) else None
-        if fold is not None:
-            return parameter_words(lanes) + kh * fold.words
-        lead = part.channels[0] % lanes
-        return parameter_words(lanes) + kh * kw * -(-(lead + part.channels[1] - part.channels[0]) // lanes)
-
-    def record_taps(self, layer: Layer, part: Part) -> int:
-        """Weight words of one output block and one input block: the least that an instruction takes."""
-        kh, kw = part.window.kernel
-        return kh if self.folds(layer.inputs[part.source]) else kh * kw
-
-    def weight_bytes(self, layer: Layer) -> int:
-        array, deep = self.weight_words(layer)
-        return array * self.arch.lanes * self.arch.conv.oc + deep * self.arch.dwc.taps * self.arch.lanes
-
-    # -- time --------------------------------------------------------------------------------------------------------
-    def busy(self, layer: Layer, rows: int, cols: int) -> int:
-        """Busy cycles of the layer's engine for a tile of its output."""
-        key = (layer.name, rows, cols)
-        if key not in self._busy:
-            self._busy[key] = self._layer_busy(layer, rows, cols)
-        return self._busy[key]
-
-    def _layer_busy(self, layer: Layer, rows: int, cols: int) -> int:
-        m, lanes = self.m, self.arch.lanes
-        total = 0
-        for part in layer.parts:
-            o, kh, kw, _ = part.weight.shape
-            h, w = -(-rows // part.step[0]), -(-cols // part.step[1])
-            win = part.window
-            if layer.engine == Engine.DWC:
-                total += int(dwc_busy(m, h, w, kh, kw, blocks(o, lanes), *win.stride, *win.dilation)[0])
-                continue
-            per = (self.record_words(layer, part) - parameter_words(lanes)) if not part.depthwise else kh * kw
-            ways = int(
-                read_ways(
-                    self.arch.conv.pixels,
-                    1 if self.folds(layer.inputs[part.source]) else win.stride[1],
-                    self.arch.banks,
-                )
-            )
-            packed = int(h * w % self.arch.conv.pixels == 0 or w < self.arch.conv.pixels * 4)
-            total += int(conv_busy(m, h, w, 1, 1, per, o, part.offset % lanes, ways, 1, packed, 1, 0)[0])
-        if layer.parts or layer.engine is None:
-            return total
-        op = layer.op
-        nb = blocks(self.graph.tensors[layer.output].shape[2], lanes)
-        kh = kw = sx = dx = 1
-        func, table, bilinear = VecOp.TABLE, int(isinstance(op, Table)), 0
-        if isinstance(op, Pool):
-            (kh, kw), sx, dx = op.window.kernel, op.window.stride[1], op.window.dilation[1]
-            func = VecOp.MAX
-        elif isinstance(op, (Add, Mul)):
-            func = VecOp.ADD
-        elif isinstance(op, PRelu):
-            func = VecOp.PRELU
-        elif isinstance(op, Resize):
-            func, bilinear = VecOp.RESIZE, int(op.bilinear)
-        return int(vec_busy(m, func, rows, cols, nb, kh, kw, sx, dx, 0, table, bilinear)[0])
-
-    # -- candidates --------------------------------------------------------------------------------------------------
-    def candidate(
-        self, layers: tuple[Layer, ...], outputs: set[str], resident_maps: set[str], saves: tuple[str, ...], rows: int, *,
-        cols: int | None = None, order: str = "strips", resident: bool = True, chunk: dict[str, int] | None = None,
-    ) -> Candidate | None:  # fmt: skip
-        """A candidate, or None where a ring or the weights cannot fit."""
-        arch, graph = self.arch, self.graph
-        made = {layer.output for layer in layers}
-        last = graph.tensors[layers[-1].output].shape
-        cols = cols or last[1]
-        strips = self._strips_of(layers, outputs, rows)
-        loads = tuple(
-            dict.fromkeys(
-                t for layer in layers for t in layer.inputs if t not in made and t not in resident_maps
-            )
-        )
-        if strips.count > 1 and resident and not self.weights_fit(layers):
-            return None
-        if not all(self._reduction_fits(layer, rows, cols) for layer in layers):
-            return None
-        rings: dict[str, RingNeed] = {}
-        for t in (*loads, *(layer.output for layer in layers)):
-            h, w, c = graph.tensors[t].shape
-            need, slack, nb, fold = strips.ring[t], strips.slack[t], blocks(c, arch.lanes), False
-            if t in loads and self.folds(t):
-                layer = self._fold_layer(t)
-                assert layer is not None
-                part = layer.parts[0]
-                found = fold_of(part, c, arch.lanes)
-                assert found is not None
-                w, nb, fold = graph.tensors[layer.output].shape[1], found.words, True
-                if cols < last[1]:
-                    w = cols
-            elif cols < last[1]:
-                w = cols if t in made else self._tile_width(layers[0], t, cols, last[1])
-            if t in resident_maps and t in made:
-                need = slack = h
-                w = graph.tensors[t].shape[1]
-            rings[t] = RingNeed(w, nb, need, slack, fold)
-            if rings[t].words(need) > arch.group_words:
-                return None
-        chunk = chunk or {}
-        return self._priced(
-            Candidate(layers, rows, cols, order, resident, chunk, strips, rings, loads, saves, 0.0, 0)
-        )
-
-    def _tile_width(self, layer: Layer, tensor: str, cols: int, width: int) -> int:
-        widest = 1
-        for k, t in enumerate(layer.inputs):
-            if t == tensor:
-                for x in range(0, width, cols):
-                    a, b = layer.needs(k, x, min(x + cols, width), 1)
-                    widest = max(widest, b - a)
-        return widest
-
-    def _strips_of(self, layers: tuple[Layer, ...], outputs: set[str], rows: int) -> Strips:
-        """Row schedule of a group; it does not depend on what stays on chip."""
-        key = (layers[0].name, len(layers), rows)
-        if key not in self._strips:
-            self._strips[key] = plan_strips(layers, self.graph, outputs, rows)
-        return self._strips[key]
-
-    def _reduction_fits(self, layer: Layer, rows: int, cols: int) -> bool:
-        """An output block whose weights exceed their memory is summed in pieces, while its pixels wait in accumulators."""
-        for part in layer.parts if layer.engine == Engine.CONV else ():
-            if part.depthwise or self.record_words(layer, part) <= self.arch.weight_words:
-                continue
-            pixels = -(-rows // part.step[0]) * -(-cols // part.step[1])
-            least = parameter_words(self.arch.lanes) + self.record_taps(layer, part)
-            if pixels > self.arch.conv.pixels or least > self.arch.weight_words // 2:
-                return False
-        return True
-
-    def weights_fit(self, layers: tuple[Layer, ...]) -> bool:
-        """All constants of the group at once, with room for one wrap of the circular memories."""
-        words = [self.weight_words(layer) for layer in layers]
-        for axis, size in ((0, self.arch.weight_words), (1, self.arch.depthwise_words)):
-            column = [w[axis] for w in words]
-            if sum(column) + max(column) > size and max(column) > 0:
-                return False
-        tables = sum(1 for layer in layers if layer.table is not None or isinstance(layer.op, Table))
-        return tables < self.arch.weights.tables
-
-    def _priced(self, c: Candidate) -> Candidate:
-        graph, arch = self.graph, self.arch
-        time = dict.fromkeys(Engine, 0)
-        width = graph.tensors[c.layers[-1].output].shape[1]
-        tiles = -(-width // c.cols)
-        traffic, engines = 0, set()
-        passes = 1
-        for layer in c.layers:
-            if layer.engine is None:
-                continue
-            engines.add(layer.engine)
-            need = c.strips.need[layer.output]
-            w = graph.tensors[layer.output].shape[1] if tiles == 1 else c.cols
-            if layer.reduces:
-                time[layer.engine] += self.busy(layer, 1, 1)
-                continue
-            heights = need[1:] - need[:-1]
-            for h in set(heights.tolist()):
-                if h:
-                    time[layer.engine] += self.busy(layer, int(h), w) * int((heights == h).sum()) * tiles
-            again = 1 if c.resident or c.order == "chunks" else c.strips.count * tiles
-            traffic += self.weight_bytes(layer) * again
-            if c.order == "chunks" and c.chunk.get(layer.name):
-                passes = -(-blocks(graph.tensors[layer.output].shape[2], arch.conv.oc) // c.chunk[layer.name])
-        for t in c.loads:
-            whole = c.rings[t].rows >= graph.tensors[t].shape[0] and tiles == 1
-            halo = 1.0 if tiles == 1 else c.rings[t].width * tiles / max(1, graph.tensors[t].shape[1])
-            traffic += int(
-                graph.tensors[t].bytes * (1 if whole else passes) * (halo if not c.rings[t].fold else 1)
-            )
-        traffic += sum(graph.tensors[t].bytes for t in c.saves)
-        compute = max(time.values())
-        dram = traffic / self.bandwidth
-        ramp = (sum(time.values()) - compute) / max(1, c.strips.count) if len(engines) > 1 else 0.0
-        return replace(
-            c,
-            cycles=max(compute, dram) + ramp + 40 * c.strips.steps / max(1, c.strips.count),
-            dram_bytes=traffic,
-        )
-
-    def heights(self, height: int) -> list[int]:
-        """All strip heights that matter, high to low: for each number of strips the lowest that gives it.
-
-        A higher strip of the same count only needs more memory. There are about two times the square root of `height`.
-        """
-        return sorted({-(-height // n) for n in range(1, height + 1)}, reverse=True)
+        """Map words with the smallest rings, beside maps that are on chip already."""
+        return sum(r.words(r.rows) for t, r in self.rings.items() if t not in self.in_place)

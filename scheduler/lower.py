@@ -24,7 +24,8 @@ from .constants import Constants
 from .layers import Layer, Part, make_layers
 from .memories import Action, fill_memories
 from .operands import Kept, Rows, Source, Task, padded_runs
-from .strips import Strips, plan_strips
+from .spans import name_groups
+from .strips import Strips, may_replace, plan_strips
 from .transfers import load_instructions, save_instructions
 from .vector import vector_instructions
 
@@ -108,7 +109,7 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
     constants = Constants()
     for tensor in graph.inputs:
         _give_place(state, graph, tensor, arch)
-    _check_overlaps(tiling)
+    _check_overlaps(tiling, named, graph, arch)
     position = {op.name: i for i, op in enumerate(graph.ops)}
     index = {layer.name: position[layer.op.name] for layer in layers}
     actions: list[Action] = []
@@ -117,6 +118,7 @@ def lower(tiling: TileProgram, graph: Graph, arch: Arch, layers: tuple[Layer, ..
     stream = fill_memories(actions, arch, tuple(position))
     rows = np.array([*(a.row for a in stream), instruction(Opcode.END)], np.int64)
     image = constants.image()
+    name_groups(rows, arch, image)
     program = Program(
         assign_waits(rows, arch, image),
         image,
@@ -152,8 +154,8 @@ def _give_place(state: _State, graph: Graph, tensor: str, arch: Arch) -> Place:
     return state.places[tensor]
 
 
-def _check_overlaps(tiling: TileProgram) -> None:
-    """No two maps that are alive together may share words."""
+def _check_overlaps(tiling: TileProgram, named: dict[str, Layer], graph: Graph, arch: Arch) -> None:
+    """No two maps that are alive together may share words, but one that takes over those of a map as it is read last."""
     live: list[tuple[int, int, Ring, str]] = []
     for g, group in enumerate(tiling.groups):
         for s in group.statements:
@@ -161,12 +163,37 @@ def _check_overlaps(tiling: TileProgram) -> None:
                 live.append((g, _last_use(tiling, g, s.tensor), s.ring, s.tensor))
     for i, (a0, a1, a, name_a) in enumerate(live):
         for b0, b1, b, name_b in live[i + 1 :]:
-            together = a0 <= b1 and b0 <= a1 and a.group == b.group
-            if together and a.base < b.base + b.words and b.base < a.base + a.words:
-                raise ProgramError(
-                    f"%{name_a} (words {a.base}..{a.base + a.words - 1}) and %{name_b} (words {b.base}.."
-                    f"{b.base + b.words - 1}) are alive together in map group {a.group}; move one of them"
-                )
+            at_a, at_b = (r.group * arch.group_words + r.base for r in (a, b))
+            together = a0 <= b1 and b0 <= a1
+            if not together or at_a >= at_b + b.words or at_b >= at_a + a.words:
+                continue
+            if a == b and a1 == b0 and _takes_over(tiling.groups[b0], name_a, name_b, named, graph):
+                continue
+            raise ProgramError(
+                f"%{name_a} (words {a.base}..{a.base + a.words - 1} from map group {a.group}) and %{name_b} (words {b.base}.."
+                f"{b.base + b.words - 1} from map group {b.group}) are alive together; move one of them"
+            )
+
+
+def _takes_over(group: Group, source: str, tensor: str, named: dict[str, Layer], graph: Graph) -> bool:
+    """Whether `tensor` may be written over `source`, which was whole on chip before the group."""
+    layers = tuple(named[s.layer] for s in group.statements if s.layer)
+    layer = next((layer for layer in layers if layer.output == tensor and source in layer.inputs), None)
+    made = any(s.tensor == source and s.ring is not None for s in group.statements)
+    same = graph.tensors[source].shape == graph.tensors[tensor].shape and group.order == "strips"
+    if layer is None or made or not same or group.cols < group.width:
+        return False
+    return may_replace(layers, layer, source, _strips(group, layers, graph))
+
+
+def _strips(group: Group, layers: tuple[Layer, ...], graph: Graph) -> Strips:
+    """The row schedule that a group of a tiling asks for."""
+    outputs = {s.tensor for s in group.statements if s.kind == "save"} | {
+        s.tensor for s in group.statements if s.ring is not None and s.layer and s.ring.rows >= s.shape[0]
+    }
+    strips = plan_strips(layers, graph, outputs, group.rows)
+    stage = {s.tensor: s.stage for s in group.statements if s.kind not in {"save", "view"}}
+    return replace(strips, stage={**strips.stage, **stage})
 
 
 def _last_use(tiling: TileProgram, first: int, tensor: str) -> int:
@@ -206,14 +233,7 @@ class _Walk:
             for s in group.statements:
                 self._view(s)
             return []
-        outputs = {s.tensor for s in group.statements if s.kind == "save"} | {
-            s.tensor for s in group.statements if s.ring is not None and s.layer and s.ring.rows >= s.shape[0]
-        }
-        strips = plan_strips(self.layers, self.graph, outputs, group.rows)
-        stage = {s.tensor: s.stage for s in group.statements if s.kind not in {"save", "view"}}
-        strips = Strips(
-            strips.rows, strips.count, strips.need, {**strips.stage, **stage}, strips.ring, strips.slack
-        )
+        strips = _strips(group, self.layers, self.graph)
         self._check_rings(strips)
         for s in group.statements:
             if s.ring is not None:

@@ -31,7 +31,7 @@ class Source:
         r = self.ring
         return {
             f"{prefix}_group": r.group,
-            f"{prefix}_base": r.base + block * r.plane + column - self.first,
+            f"{prefix}_base": r.base + block % r.blocks * r.plane + column - self.first,
             f"{prefix}_pitch": r.pitch,
             f"{prefix}_plane": r.plane,
             f"{prefix}_rows": r.rows,

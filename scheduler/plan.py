@@ -2,13 +2,14 @@
 
 1. `Costing` prices candidates for every run of consecutive layers: strip heights, loop orders, weights resident or
    streamed.
-2. Dynamic programming over the cuts between groups picks the cheapest sequence for the objective.
-3. Maps between groups stay on chip where they fit; placement decides, and spills the largest map where it must.
+2. Dynamic programming over the cuts between groups, and over which maps are on chip at each cut, picks the cheapest
+   sequence for the objective.
+3. Placement gives every map its words; where a map finds no gap, it is spilled, and step 2 comes again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from ..ir.arch import Arch
@@ -18,14 +19,26 @@ from ..ir.isa import Engine
 from ..ir.tile import Group, Ring, Statement, TileProgram
 from .candidates import Candidate
 from .layers import Layer, make_layers
-from .place import Floor, Users, Wanted, place_group
+from .place import Floor, Users, Wanted
 from .search import Objective, Options, Search
 from .strips import strip_driver
 
 __all__ = ["plan_tiling"]
 
-_RESIDENT_SHARE = 0.3
-"""Share of the map memory up to which dynamic programming takes a map between groups to stay on chip; placement decides."""
+_SMALL = 1 / 16
+"""Maps that a group leaves for later ones are not considered for DRAM where they take less of the map memory together."""
+_AHEAD = 0.1
+"""What a cycle by which LOAD is earlier is worth, in cycles of the end."""
+_CRAMPED = 0.5
+"""Share of the other engines' time that is not hidden where rings have no room for producers to run ahead."""
+_PACKED = 0.85
+"""Share of free map words that rings fill, kept apart by their ports."""
+_WAIT = 0.5
+"""Share of the cycles for which two engines want one port, or a ring, that they do wait."""
+_PLACED = 16
+"""Candidates of a group that are placed to see which waits least."""
+_BEAM = 24
+"""States kept at a cut: which maps are on chip there."""
 
 
 def plan_tiling(
@@ -54,6 +67,49 @@ def plan_tiling(
     return _Planner(Search(graph, arch, layers, objective, dram_bytes_per_cycle, options)).run(), layers
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A way to a cut between layers: the group before it, and the cut before that.
+
+    Parameters
+    ----------
+    computed, loaded : float
+        Cycle in which the engines have done the layers before the cut, and LOAD has brought all that they need.
+    dram : float
+        Cycles that the DRAM port was in use.
+    held : int
+        Bytes of constants that are on chip until `computed`.
+    resident : frozenset of tensor
+        Maps on chip.
+    first : int
+        First layer of the group.
+    """
+
+    computed: float
+    loaded: float
+    dram: float
+    held: int
+    resident: frozenset[str]
+    first: int
+    before: _Cut | None
+    candidate: Candidate | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A group of layers: first and stop layer, the maps that are on chip before and after it, how it was priced."""
+
+    first: int
+    stop: int
+    before: frozenset[str]
+    after: frozenset[str]
+    candidate: Candidate | None
+
+    @property
+    def in_place(self) -> dict[str, str]:
+        return self.candidate.in_place if self.candidate is not None else {}
+
+
 class _Planner:
     """Carries out the three steps."""
 
@@ -68,112 +124,205 @@ class _Planner:
         self.readers = search.readers
         self.maker = {layer.output: i for i, layer in enumerate(self.layers)}
         self.spilled = {t for t in self.graph.tensors if not self._may_stay(t)}
+        self.alone: set[int] = set()  # layers that share no group
 
     def _may_stay(self, tensor: str) -> bool:
-        """A map can stay on chip between groups: it is made here, fits a map group, and no view needs it in DRAM."""
+        """A map can stay on chip between groups: it is made here, an operand can hold it, and no view needs it in DRAM."""
         if not self.options.keep_maps or tensor not in self.maker or not self.readers[tensor]:
             return False
         viewed = self.layers[self.maker[tensor]].engine is None or any(
             self.layers[i].engine is None for i in self.readers[tensor]
         )
-        return not viewed and self.costing.map_words(tensor) <= self.arch.group_words
+        return not viewed and self.costing.map_words(tensor) <= self.arch.span * self.arch.group_words
 
-    # -- dynamic programming over cuts -------------------------------------------------------------------------------
     def run(self) -> TileProgram:
-        share = _RESIDENT_SHARE * self.arch.group_words * self.arch.maps.groups
-        hopeful = {
-            t for t in self.graph.tensors if t not in self.spilled and self.costing.map_words(t) <= share
-        }
-        groups = self._cuts(hopeful)
         while True:
-            placed = self._place(groups)
+            steps = self._cuts()
+            placed = self._place(steps)
             if not isinstance(placed, _Misfit):
                 return TileProgram(self.graph.name, self.arch.design_hash, tuple(placed))
             if placed.spill is not None:
                 self.spilled.add(placed.spill)
-                hopeful.discard(placed.spill)
-            elif placed.group is not None and len(groups[placed.group]) > 1:
-                g = placed.group
-                groups = [*groups[:g], *([i] for i in groups[g]), *groups[g + 1 :]]
+            elif placed.group is not None and steps[placed.group].stop - steps[placed.group].first > 1:
+                self.alone |= set(range(steps[placed.group].first, steps[placed.group].stop))
             else:
-                raise self.search.does_not_fit(self.layers[groups[placed.group or 0][0]])
+                raise self.search.does_not_fit(self.layers[steps[placed.group or 0].first])
 
-    def _cuts(self, hopeful: set[str]) -> list[list[int]]:
+    # -- dynamic programming over cuts and what is on chip there -----------------------------------------------------
+    def _cuts(self) -> list[_Step]:
         n = len(self.layers)
-        best = [0.0] + [float("inf")] * n
-        back = [0] * (n + 1)
-        for j in range(1, n + 1):
-            for i in range(j - 1, max(-1, j - 1 - self.options.fuse), -1):
-                if j - i > 1 and (
-                    self.layers[i].engine is None
-                    or self.layers[j - 1].engine is None
-                    or self.layers[i].reduces
-                ):
+        at: list[dict[frozenset[str], _Cut]] = [{} for _ in range(n + 1)]
+        at[0][frozenset()] = _Cut(0.0, 0.0, 0.0, 0, frozenset(), 0, None, None)
+        for i in range(n):
+            cuts = sorted(at[i].values(), key=self._value)[:_BEAM]
+            for j in range(i + 1, min(n, i + self.options.fuse) + 1):
+                if j - i > 1 and not self._may_join(i, j):
                     break
-                if j - i > 1 and not self.costing.weights_fit(self.layers[i:j]):
-                    break  # a longer group has more weights still
-                found = self.search.best(i, j, hopeful)
-                if found is None and j - i > 1:
-                    continue
-                cost = self.search.value(found) if found is not None else 1e15
-                if best[i] + cost < best[j]:
-                    best[j], back[j] = best[i] + cost, i
-        cuts, j = [], n
-        while j:
-            cuts.append(list(range(back[j], j)))
-            j = back[j]
-        return cuts[::-1]
+                made = [layer.output for layer in self.layers[i:j]]
+                later = [t for t in made if t not in self.spilled and self.search.last_reader(t) >= j]
+                for cut in cuts:
+                    for kept in self._keeps(later):
+                        self._extend(at, cut, i, j, kept)
+        best: _Cut | None = min(at[n].values(), key=self._value)
+        steps: list[_Step] = []
+        j = n
+        while best is not None and best.before is not None:
+            steps.append(_Step(best.first, j, best.before.resident, best.resident, best.candidate))
+            j, best = best.first, best.before
+        return steps[::-1]
+
+    def _may_join(self, i: int, j: int) -> bool:
+        """Layers i..j-1 can be one group, if layers i..j-2 can."""
+        layers = self.layers
+        if layers[i].engine is None or layers[j - 1].engine is None or layers[j - 2].reduces:
+            return False  # what a global pooling gives exists after the last strip
+        return not self.alone & {i, j - 1} and self.costing.weights_fit(layers[i:j])
+
+    def _keeps(self, later: list[str]) -> list[frozenset[str]]:
+        """Which maps to leave on chip for later groups: all; each number of the smaller ones; none."""
+        if sum(map(self.costing.map_words, later)) <= _SMALL * self.arch.map_words:
+            return [frozenset(later)]
+        order = sorted(later, key=lambda t: (self.costing.map_words(t), t))
+        return [frozenset(order[:k]) for k in range(len(order), -1, -1)]
+
+    def _extend(
+        self, at: list[dict[frozenset[str], _Cut]], cut: _Cut, i: int, j: int, kept: frozenset[str]
+    ) -> None:
+        room = self.arch.map_words - sum(map(self.costing.map_words, cut.resident))
+        after = kept | {t for t in cut.resident if self.search.last_reader(t) >= j}
+        tried: set[tuple[bool, str]] = set()
+        for c in self.search.fitting(i, j, cut.resident | kept, room):
+            way = (c.resident, c.order)
+            if way in tried:
+                continue
+            tried.add(way)
+            new = self._after(cut, c, room, after, i)
+            old = at[j].get(after)
+            if old is None or self._value(new) < self._value(old):
+                at[j][after] = new
+        if not tried and j - i == 1 and not kept and after not in at[j]:  # the error comes when it is placed
+            at[j][after] = replace(cut, computed=1e15, resident=after, first=i, before=cut, candidate=None)
+
+    def _value(self, cut: _Cut) -> float:
+        return self.search.weigh(max(cut.computed, cut.loaded), cut.dram) + _AHEAD * cut.loaded
+
+    def _after(self, cut: _Cut, c: Candidate, room: int, after: frozenset[str], first: int) -> _Cut:
+        """The cut behind a group: LOAD runs ahead of the engines as far as the constants' memories let it."""
+        cost, rate = c.cost, self.costing.bandwidth
+        memory = self.arch.weights.kib * 1024
+        early = min(cost.weight_bytes, max(0, memory - cut.held))
+        loaded = cut.loaded + early / rate
+        if cost.weight_bytes > early:
+            loaded = max(loaded, cut.computed) + (cost.weight_bytes - early) / rate
+        loaded = max(
+            loaded, cut.computed - max(0, memory - cost.weight_bytes) / rate
+        )  # no more than fits, ahead
+        rest = cost.weight_bytes - cost.first_bytes
+        start = max(cut.computed, loaded - rest / rate)
+        loaded += (cost.dram_bytes - cost.weight_bytes) / rate
+        spare = c.most_words - c.least_words
+        cramped = 1.0 - min(1.0, max(0.0, (_PACKED * room - c.least_words) / spare)) if spare else 0.0
+        free, waits = room / self.arch.group_words, 0.0
+        for words, cycles in c.sharing if len(c.layers) > 1 else ():
+            need = max(1, -(-words // self.arch.group_words))
+            if need <= free:
+                free -= need
+            else:
+                waits += cycles
+        hidden = cost.engines - cost.busiest
+        busy = cost.busiest + cost.fill + max(_CRAMPED * cramped * hidden, min(_WAIT * waits, hidden))
+        computed = max(start + busy, loaded)
+        return _Cut(
+            computed, loaded, cut.dram + cost.dram_bytes / rate, cost.held_bytes, after, first, cut, c
+        )
 
     # -- placement ---------------------------------------------------------------------------------------------------
-    def _place(self, groups: list[list[int]]) -> list[Group] | _Misfit:
-        group_of = {i: g for g, members in enumerate(groups) for i in members}
+    def _place(self, steps: list[_Step]) -> list[Group] | _Misfit:
         floor = Floor(self.arch)
-        crossing: dict[str, int] = {}  # resident maps between groups, with their last group
-        for t, i in self.maker.items():
-            last = max((group_of[r] for r in self.readers[t]), default=-1)
-            if last > group_of[i] and t not in self.spilled:
-                crossing[t] = last
+        residents = self._residents(steps)
+        lost = floor.settle(residents.values())
+        if lost is not None:
+            return _Misfit(spill=lost)
         out: list[Group] = []
-        for g, members in enumerate(groups):
-            floor.retire(g)
-            i, j = members[0], members[-1] + 1
-            if self.layers[i].engine is None:
-                out.append(self._view(self.layers[i]))
+        for g, step in enumerate(steps):
+            if self.layers[step.first].engine is None:
+                out.append(self._view(self.layers[step.first]))
                 continue
-            here = {t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output)}
-            stay = {t for t in crossing if t in here}
-            taken = sum(a.stop - a.base for group in floor.live for a in group)
-            room = self.arch.group_words * self.arch.maps.groups - taken
-            rings = None
-            while rings is None:
-                c = self.search.best(i, j, stay, room)
-                if c is None:
-                    break
-                tiled = c.cols < self.graph.tensors[c.layers[-1].output].shape[1]
-                if tiled and c.layers[-1].output in crossing:
-                    return _Misfit(spill=c.layers[-1].output)
-                rings = place_group(floor, self._wanted(c, stay, g, crossing))
-                room = min(room, c.least_words) - 1
-            if rings is None or c is None:
-                alive = [
-                    (a.stop - a.base, a.tensor) for group in floor.live for a in group if a.tensor in crossing
-                ]
-                mine = [(self.costing.map_words(t), t) for t in stay if self.maker[t] in members]
-                if alive or mine:
-                    return _Misfit(spill=max([*alive, *mine])[1])
-                return _Misfit(group=g)
+            stay = step.before | step.after
+            room = floor.free(g) + sum(
+                residents[t].need.words(residents[t].need.rows)
+                for t in step.after - step.before
+                if t in residents
+            )
+            found = self._best_placed(floor, g, step, room)
+            if found is None:
+                alive = [(self.costing.map_words(t), t) for t in stay]
+                return _Misfit(spill=max(alive)[1]) if alive else _Misfit(group=g)
+            c, rings = found
+            for t in step.after - step.before:
+                rings[t] = floor.ring(self._holder(t, steps), c.rings[t])
             out.append(self._group(c, rings))
         return out
 
-    def _wanted(self, c: Candidate, stay: set[str], g: int, crossing: dict[str, int]) -> list[Wanted]:
-        writer = {layer.output: (layer.engine or Engine.LOAD).name for layer in c.layers}
+    def _best_placed(
+        self, floor: Floor, g: int, step: _Step, room: int
+    ) -> tuple[Candidate, dict[str, Ring]] | None:
+        """The candidate of a group that is best with the waits that its places cost."""
+        stay = step.before | step.after
+        best: tuple[float, Candidate, dict[str, Ring]] | None = None
+        for tried, c in enumerate(self.search.fitting(step.first, step.stop, stay, room, step.in_place)):
+            value = self.search.value(c)
+            if best is not None and (tried >= _PLACED or value > best[0]):
+                break
+            local = [w for w in self._wanted(c, g) if not (w.tensor in stay and w.tensor in self.maker)]
+            placed = floor.rings(g, local)
+            if placed is None:
+                continue
+            value += self.search.weigh(_WAIT * min(placed[1], c.cost.engines - c.cost.busiest), 0.0)
+            if best is None or value < best[0]:
+                best = value, c, placed[0]
+        return best[1:] if best is not None else None
+
+    def _residents(self, steps: list[_Step]) -> dict[str, Wanted]:
+        """Maps that stay on chip between groups, with those that take over their words as one."""
+        found: dict[str, Wanted] = {}
+        last = {t: g for g, step in enumerate(steps) for t in step.before}
+        for g, step in enumerate(steps):
+            if step.candidate is None or self.layers[step.first].engine is None:
+                continue
+            for w in self._wanted(step.candidate, g):
+                if w.tensor not in step.after:
+                    continue
+                holder = self._holder(w.tensor, steps)
+                if holder == w.tensor:
+                    found[holder] = replace(w, last=last[w.tensor])
+                else:
+                    found[holder] = replace(found[holder], last=last[w.tensor])
+        return found
+
+    def _holder(self, tensor: str, steps: list[_Step]) -> str:
+        """The first of the maps that take over each other's words."""
+        over = {new: old for step in steps for new, old in step.in_place.items()}
+        while tensor in over:
+            tensor = over[tensor]
+        return tensor
+
+    def _wanted(self, c: Candidate, g: int) -> list[Wanted]:
         wanted = []
         for t, need in c.rings.items():
-            readers = {(layer.engine or Engine.SAVE).name for layer in c.layers if t in layer.inputs}
-            readers |= {"SAVE"} if t in c.saves else set()
-            users = Users(writer.get(t, "LOAD"), frozenset(readers))
-            resident = t in stay and t in writer
-            wanted.append(Wanted(t, need, users, crossing[t] if resident else g, resident))
+            moved = c.moves[t]
+            writes, reads = (
+                {Engine.LOAD: moved} if t in c.loads else {},
+                {Engine.SAVE: moved} if t in c.saves else {},
+            )
+            for layer in c.layers:
+                assert layer.engine is not None
+                if layer.output == t:
+                    writes[layer.engine] = c.work.busy[t]
+                if t in layer.inputs:
+                    reads[layer.engine] = reads.get(layer.engine, 0.0) + c.work.busy[layer.output]
+            users = Users(tuple(writes.items()), tuple(reads.items()))
+            wanted.append(Wanted(t, need, users, g, g, c.gain(t)))
         return wanted
 
     def _group(self, c: Candidate, rings: dict[str, Ring]) -> Group:

@@ -34,7 +34,7 @@ from ..ir.latency import (
     SAVE_TAIL,
     TOKEN,
 )
-from .candidates import _DRAM_SHARE
+from .costing import DRAM_SHARE
 from .quick_network import FUSE, MAP, Network, network
 from .quick_plan import GROUP, plan
 from .quick_play import SPAN, play
@@ -139,7 +139,7 @@ def _plan(
         [arch.group_words, arch.maps.groups, arch.weight_words, arch.depthwise_words, arch.weights.tables, arch.lanes,
          arch.conv.oc, arch.conv.pixels, arch.vec.sums, arch.stream_bytes, aim], np.int64,
     )  # fmt: skip
-    rate = min(float(arch.stream_bytes), memory.peak) * _DRAM_SHARE
+    rate = min(float(arch.stream_bytes), memory.peak) * DRAM_SHARE
     busy, tiled = busy_table(net, arch), no_tiles(net)
     wanted = np.zeros(len(net.layers), np.bool_)
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,8 @@ from ..ir.errors import ScheduleError
 from ..ir.graph import Graph
 from ..ir.isa import Engine
 from ..ir.layout import blocks
-from .candidates import Candidate, Costing
+from .candidates import Candidate
+from .costing import Costing
 from .layers import Layer, make_layers
 from .strips import strip_driver
 from .weights import parameter_words
@@ -24,6 +26,8 @@ _CHUNKS = 4
 """Output chunks of a layer whose weights stream: the next chunk loads, and a depthwise layer starts, behind the first."""
 _TILES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Column tiles tried for maps whose rows are too wide."""
+_COUNTS = (2, 3, 4, 5, 7, 9, 12, 14, 19, 28, 38, 56, 75, 112, 150, 224, 448, 1024)
+"""Strips tried for groups of several layers: a third apart, and those that divide usual maps."""
 _HOPELESS = 1.5
 """Strip heights are tried from high to low until a candidate is this much worse than the best and takes few words."""
 _LEAST_BUSY = 256
@@ -48,7 +52,7 @@ class Options:
         Strip height of multi-layer groups; 0 lets the scheduler choose.
     """
 
-    fuse: int = 8
+    fuse: int = 16
     keep_maps: bool = True
     save_all: bool = False
     fold_tables: bool = True
@@ -90,12 +94,20 @@ class Search:
         self._chunks: dict[str, int] = {}
 
     def value(self, c: Candidate) -> float:
-        per_byte = 1 / self.costing.bandwidth
+        dram = c.cost.dram_bytes / self.costing.bandwidth
+        return self.weigh(max(c.cost.busiest, dram) + c.cost.fill, dram)
+
+    def weigh(self, cycles: float, dram: float) -> float:
+        """One number for the objective, from cycles of time and cycles that the DRAM port is in use."""
         if self.objective == "latency":
-            return c.cycles + 0.05 * c.dram_bytes * per_byte
+            return cycles + 0.3 * dram
         if self.objective == "energy":
-            return c.dram_bytes * per_byte + 0.01 * c.cycles
-        return c.cycles + c.dram_bytes * per_byte
+            return dram + 0.01 * cycles
+        return cycles + dram
+
+    def last_reader(self, tensor: str) -> int:
+        """Number of the last layer that reads a map; -1 if none does."""
+        return max(self.readers[tensor], default=-1)
 
     def outside(self, i: int, j: int) -> set[str]:
         """Maps of layers i..j-1 that are wanted afterwards."""
@@ -106,18 +118,33 @@ class Search:
                 wanted.add(t)
         return wanted
 
-    def best(self, i: int, j: int, stay: set[str], room: int | None = None) -> Candidate | None:
-        """The best candidate for layers i..j-1 if the maps in `stay` are on chip; `room`: map words to be had."""
+    def best(
+        self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
+    ) -> Candidate | None:
+        """The best candidate for layers i..j-1 if the maps in `stay` are on chip.
+
+        Parameters
+        ----------
+        room : int
+            Map words to be had.
+        in_place : dict of tensor to tensor, optional
+            Which maps take over the words of others; any by default.
+        """
+        return next(self.fitting(i, j, stay, room, in_place), None)
+
+    def fitting(
+        self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
+    ) -> Iterator[Candidate]:
+        """The candidates for layers i..j-1 that fit, best first; parameters as of `best`."""
         touched = frozenset(
             t for layer in self.layers[i:j] for t in (*layer.inputs, layer.output) if t in stay
         )
         key = (i, j, touched)
         if key not in self._memo:
             self._memo[key] = self._search(i, j, set(touched))
-        if room is None:
-            sources = sum(self.costing.map_words(t) for t in touched - self.outside(i, j))
-            room = self.arch.group_words * self.arch.maps.groups * 9 // 10 - sources
-        return next((c for c in self._memo[key] if c.least_words <= room), None)
+        for c in self._memo[key]:
+            if c.least_words <= room and (in_place is None or c.in_place == in_place):
+                yield c
 
     def _search(self, i: int, j: int, stay: set[str]) -> list[Candidate]:
         """All candidates for layers i..j-1, best first; column tiles only where nothing else is possible."""
@@ -131,6 +158,9 @@ class Search:
             and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
         )
         on_chip = kept | (stay - {layer.output for layer in layers})
+        dying = frozenset(
+            t for t in on_chip - kept if t not in self.graph.outputs and self.last_reader(t) < j
+        )
         height = self.graph.tensors[strip_driver(layers)].shape[0]
         width = self.graph.tensors[layers[-1].output].shape[1]
         found: list[Candidate] = []
@@ -138,34 +168,46 @@ class Search:
             here = [
                 c
                 for settings in self._settings(layers, rows, height)
-                if (c := costing.candidate(layers, outputs, on_chip, saves, rows, **settings)) is not None
+                if (c := costing.candidate(layers, outputs, on_chip, saves, rows, dying=dying, **settings))
+                is not None
             ]
             worse = found and here and min(map(self.value, here)) > _HOPELESS * min(map(self.value, found))
             found += here
-            if worse and min(c.least_words for c in here) < self.arch.group_words // 4:
+            if worse and min(c.least_words for c in here) < self.arch.map_words // 16:
                 break  # lower strips only cost more, and need no less than this
         if (
             layers[-1].reduces
             and blocks(self.graph.tensors[layers[-1].output].shape[2], self.arch.lanes) > self.arch.vec.sums
         ):
             found = [c for c in found if c.strips.count == 1]
-        if len(layers) == 1:
+        if len(layers) == 1 and not kept:
             found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
         return sorted(found, key=self.value)
 
     def _heights(self, height: int, count: int) -> list[int]:
         if count > 1 and self.options.strip_rows:
             return [min(self.options.strip_rows, height)]
-        return [h for h in self.costing.heights(height) if count == 1 or h < height]
+        if count > 1:
+            return sorted({-(-height // n) for n in _COUNTS if 1 < n <= height}, reverse=True)
+        return self.costing.heights(height)
 
     def _settings(self, layers: tuple[Layer, ...], rows: int, height: int) -> list[dict[str, Any]]:
         """Residency, order and chunks worth trying for this strip height."""
         single = len(layers) == 1
         strips = -(-height // rows)
         chunk = {layer.name: self._chunk(layer) for layer in layers}
+        settings: list[dict[str, Any]]
         if strips == 1:
-            return [{"resident": False, "chunk": chunk}]
-        settings: list[dict[str, Any]] = [{"resident": True}]
+            settings = [{"resident": False, "chunk": chunk}]
+            if single and layers[0].engine == Engine.CONV:
+                largest = self._largest_chunk(layers[0])
+                for size in dict.fromkeys((chunk[layers[0].name], largest, largest // 2)):
+                    if self._aligned(layers[0], size):
+                        settings.append(
+                            {"resident": False, "order": "chunks", "chunk": {layers[0].name: size}}
+                        )
+            return settings
+        settings = [{"resident": True}]
         if single and layers[0].engine == Engine.CONV:
             settings.append({"resident": False, "chunk": chunk})
             for size in dict.fromkeys((chunk[layers[0].name], self._largest_chunk(layers[0]))):
@@ -222,7 +264,7 @@ class Search:
         whole: list[Candidate],
     ) -> list[Candidate]:
         """Column tiles, where no candidate of whole rows takes less than half of the map memory."""
-        half = self.arch.group_words * self.arch.maps.groups // 2
+        half = self.arch.map_words // 2
         if any(c.least_words <= half for c in whole) or layers[0].reduces:
             return []
         found: list[Candidate] = []
@@ -250,7 +292,7 @@ class Search:
 
     def misfits(self) -> tuple[ScheduleError, ...]:
         """An error for every layer that fits in no tile, even alone with its maps in DRAM."""
-        capacity = self.arch.group_words * self.arch.maps.groups
+        capacity = self.arch.map_words
         return tuple(
             self.does_not_fit(layer)
             for i, layer in enumerate(self.layers)
@@ -281,7 +323,7 @@ class Search:
         )
         row = self.costing.map_words(widest) // tensors[widest].shape[0]
         return ScheduleError(
-            f"{layer.name}: no tile fits {arch.name}: a row of %{widest} takes {row} map words, a map group holds {arch.group_words} and its "
+            f"{layer.name}: no tile fits {arch.name}: a row of %{widest} takes {row} map words, operands lie in at most {arch.span * arch.group_words} and the "
             f"window more than one row; raise maps.kib, or take fewer map groups",
-            node=layer.name, demand=row, bound=arch.group_words,
+            node=layer.name, demand=row, bound=arch.span * arch.group_words,
         )  # fmt: skip

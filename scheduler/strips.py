@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.graph import Graph
+from ..ir.graph import Add, Graph, Mul, PRelu, Table
 from ..ir.isa import Engine
 from .layers import Layer
 
 _NEVER = 1 << 30
 
-__all__ = ["Strips", "plan_strips", "strip_driver"]
+__all__ = ["Strips", "may_replace", "plan_strips", "strip_driver"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,8 @@ class Strips:
     stage : dict of tensor to int
         Steps that the tensor's production lags behind the strips.
     ring, slack : dict of tensor to int
-        Fewest rows that its ring must hold, and the rows that let its producer run one strip ahead.
+        Fewest rows that its ring must hold, and the rows that let its producer run one strip ahead; the same where one
+        engine makes and reads it, in turn.
     """
 
     rows: int
@@ -52,6 +53,11 @@ class Strips:
     def steps(self) -> int:
         """Steps of the loop, the ramp of the stages included."""
         return self.count + max(self.stage.values(), default=0)
+
+    def heights(self, tensor: str) -> list[tuple[int, int]]:
+        """Rows that a step makes of a tensor, and how many steps make so many."""
+        rows = np.diff(self.need[tensor])
+        return [(h, n) for h, n in enumerate(np.bincount(rows).tolist()) if h and n]
 
     def span(self, tensor: str, step: int, stage: int | None = None) -> tuple[int, int]:
         """Rows low..high-1 of the tensor that a step makes (equal: none)."""
@@ -117,8 +123,35 @@ def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows
         if t in made:  # what this very step makes is in the ring too
             np.minimum(low, need[t][_within(steps - stage[t], count)], out=low)
         ring[t] = min(max(1, int((after - low).max())), rows_of_map)
-        slack[t] = min(max(ring[t], int((ahead - low).max())), rows_of_map)
+        alone = t in made and all(layer.engine == engine[t] for layer in readers[t])
+        slack[t] = ring[t] if alone else min(max(ring[t], int((ahead - low).max())), rows_of_map)
     return Strips(rows, count, need, stage, ring, slack)
+
+
+def may_replace(layers: tuple[Layer, ...], layer: Layer, source: str, strips: Strips) -> bool:
+    """Whether an elementwise layer may write its output over `source`, which was whole on chip before the group.
+
+    Every row must have been read by the group's other layers before the layer overwrites it: their next step reads
+    further down.
+    """
+    if (
+        layer.engine != Engine.VEC
+        or not isinstance(layer.op, (Add, Mul, Table, PRelu))
+        or layer.op.inputs.count(source) != 1
+    ):
+        return False
+    steps = np.arange(strips.steps)
+    written = strips.need[layer.output][_within(steps - strips.stage[layer.output] + 1, strips.count)]
+    done = False
+    for other in layers:
+        if other is layer:
+            done = True
+        elif source in other.inputs:
+            late = int(done)  # a layer behind this one reads its rows of a step when they are overwritten
+            strip = _within(steps + 1 - late - strips.stage[other.output], strips.count)
+            if np.any(written > _first_row(other, source, strips.need, strip, strips.count)):
+                return False
+    return True
 
 
 def strip_driver(layers: tuple[Layer, ...]) -> str:

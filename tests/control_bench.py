@@ -37,12 +37,16 @@ class Step:
 def ports(step: Step) -> tuple[set[int], set[int]]:
     """Groups whose read port, and whose write port, it owns."""
     f, op = step.fields, step.opcode
-    reads = {f["a_group"]} if op not in {Opcode.LOAD, Opcode.FILL} else set()
+
+    def groups(operand: str) -> set[int]:
+        return set(range(f[f"{operand}_group"], f[f"{operand}_group"] + f[f"{operand}_span"] + 1))
+
+    reads = groups("a") if op not in {Opcode.LOAD, Opcode.FILL} else set()
     if op == Opcode.VEC and f["func"] in {VecOp.ADD, VecOp.MUL}:
-        reads.add(f["b_group"])
+        reads |= groups("b")
     keeps = op == Opcode.CONV or (op == Opcode.VEC and f["func"] in {VecOp.MAX, VecOp.AVG})
     silent = op in {Opcode.FILL, Opcode.SAVE} or (keeps and not f["last"])
-    return reads, set() if silent else {f["d_group"]}
+    return reads, set() if silent else groups("d")
 
 
 def rule(arch: Arch, program: list[Step], ready: list[int]) -> list[list[int]]:
@@ -94,7 +98,10 @@ def random_program(arch: Arch, seed: int, count: int) -> list[Step]:
     for _ in range(count):
         op = rng.choice(opcodes)
         engine = ENGINE_OF[op]
-        groups = {f"{p}_group": rng.randrange(arch.maps.groups) for p in "dab"}
+        groups = {}
+        for p in "dab":
+            first = groups[f"{p}_group"] = rng.randrange(arch.maps.groups)
+            groups[f"{p}_span"] = rng.choice((0, 0, rng.randrange(arch.maps.groups - first)))
         f: dict[str, int] = {}
         for e, n in given.items():
             if n and rng.random() < 0.3:
@@ -111,7 +118,7 @@ def random_program(arch: Arch, seed: int, count: int) -> list[Step]:
             Opcode.VEC: "dab" if func in {VecOp.ADD, VecOp.MUL} else "da",
             Opcode.SAVE: "a",
         }.get(op, "")
-        f |= {f"{p}_group": groups[f"{p}_group"] for p in names}
+        f |= {f"{p}_{n}": groups[f"{p}_{n}"] for p in names for n in ("group", "span")}
         if op == Opcode.CONV or (op == Opcode.VEC and func in {VecOp.MAX, VecOp.AVG}):
             f["last"] = rng.randrange(4) > 0
         row = instruction(op, func, **f)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from map_words import flat, placed
 from numpy.typing import NDArray
 from tilewright.hwsim.emulate_kernels import conv
 from tilewright.hwsim.timing import conv_busy, machine
@@ -43,13 +44,11 @@ _GEOMETRY = [
     "last",
 ]
 _KERNEL = [
-    "d_group",
     "d_base",
     "d_pitch",
     "d_plane",
     "d_rows",
     "d_row0",
-    "a_group",
     "a_base",
     "a_pitch",
     "a_plane",
@@ -159,7 +158,8 @@ class Case:
         maps = self.maps.copy()
         sums = np.zeros((self.arch.conv.pixels, self.arch.conv.oc), np.int32)
         for row in self.rows:
-            conv(maps, self.weights, self.tables, sums, *(row[n] for n in _KERNEL))
+            fields = placed(row, maps)
+            conv(flat(maps), self.weights, self.tables, sums, *(fields[n] for n in _KERNEL))
         return maps
 
     def parameter_words(self, row: dict[str, int]) -> list[range]:

@@ -75,22 +75,23 @@ def ledger(bench: Bench, module: Any) -> None:
 def _wants(engine: Engine, word: Value) -> tuple[Value, Value]:
     """Groups whose read ports, and whose write port, an instruction uses: a bit a group."""
 
-    def group(number: Value, flag: Value | int = 1) -> Value:
-        return Mux(flag, Cat(number == g for g in range(_MACHINE.maps.groups)), 0)
+    def groups(f: data.View, operand: str, flag: Value | int = 1) -> Value:
+        first, further = f[f"{operand}_group"], f[f"{operand}_span"]
+        return Mux(flag, Cat((first <= g) & (g - first <= further) for g in range(_MACHINE.maps.groups)), 0)
 
     f = data.View(layout(Opcode.VEC, VecOp.ADD), word)
     if engine == Engine.LOAD:
         f = data.View(layout(Opcode.LOAD), word)
-        return Const(0, 2), group(f.d_group, f.opcode == Opcode.LOAD)
+        return Const(0, 2), groups(f, "d", f.opcode == Opcode.LOAD)
     if engine == Engine.SAVE:
-        return group(data.View(layout(Opcode.SAVE), word).a_group), Const(0, 2)
+        return groups(data.View(layout(Opcode.SAVE), word), "a"), Const(0, 2)
     if engine == Engine.CONV:
         f = data.View(layout(Opcode.CONV), word)
-        return group(f.a_group), group(f.d_group, f.last)
+        return groups(f, "a"), groups(f, "d", f.last)
     second = (f.func == VecOp.ADD) | (f.func == VecOp.MUL)
     pools = (f.func == VecOp.MAX) | (f.func == VecOp.AVG)
     ends = data.View(layout(Opcode.VEC, VecOp.MAX), word).last
-    return group(f.a_group) | group(f.b_group, second), group(f.d_group, ~pools | ends)
+    return groups(f, "a") | groups(f, "b", second), groups(f, "d", ~pools | ends)
 
 
 def interlock(bench: Bench, module: Any) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from amaranth.sim import Simulator
+from map_words import flat, placed
 from numpy.typing import NDArray
 from tilewright.hwsim import emulate_dram
 from tilewright.ir.arch import Arch
@@ -177,10 +178,11 @@ def expected(arch: Arch, rows: list[Row], dram: list[NDArray[np.int8]]) -> Memor
         data = dram[r["region"]]
         if r["opcode"] == Opcode.LOAD:
             names = (
-                "d_group d_base d_pitch d_plane d_rows d_row0 address run_bytes runs1 stride1 stride2 width height blocks "
+                "d_base d_pitch d_plane d_rows d_row0 address run_bytes runs1 stride1 stride2 width height blocks "
                 "take step fold fold_pad row_bytes za"
             )
-            emulate_dram.load(out.maps, data, *(r[n] for n in names.split()))
+            fields = placed(r, out.maps)
+            emulate_dram.load(flat(out.maps), data, *(fields[n] for n in names.split()))
         elif r["func"] == Memory.WEIGHTS:
             record = (r["m_base"], r["records"], r["record_rows"], r["tail_take"])
             emulate_dram.fill_weights(out.weights, data, r["address"], *record)
@@ -417,7 +419,7 @@ class Bench:
                     word = ctx.get(getattr(dut.target, f"row{b}")) * self.arch.banks + b
                     assert ctx.get(getattr(dut.target, f"mask{b}")) == (1 << self.arch.lanes) - 1
                     data = ctx.get(getattr(dut.target, f"data{b}"))
-                    memories.maps[group, word] = _bytes(data, self.arch.lanes)
+                    flat(memories.maps)[group * self.arch.group_words + word] = _bytes(data, self.arch.lanes)
                     self.writes.append(self.cycle)
         for name in ("weights", "depthwise", "tables", "vector"):
             port = getattr(dut, name, None)

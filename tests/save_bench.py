@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import Signal
 from amaranth.sim import Simulator, SimulatorContext
+from map_words import flat
 from saves import ACCEPT, BASE, DRAM_BYTES, RESPONSE, Row, Timing
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import Opcode, encode, instruction
@@ -107,8 +108,10 @@ class Bench:
             self.requests.append(self.cycle)
         for b in range(self.arch.banks):
             if enable >> b & 1:
-                word = self.maps[
-                    ctx.get(source.group), ctx.get(getattr(source, f"row{b}")) * self.arch.banks + b
+                word = flat(self.maps)[
+                    ctx.get(source.group) * self.arch.group_words
+                    + ctx.get(getattr(source, f"row{b}")) * self.arch.banks
+                    + b
                 ]
                 out[b] = int.from_bytes(word.tobytes(), "little")
         return out

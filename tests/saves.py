@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+from map_words import flat, placed
 from numpy.typing import NDArray
 from tilewright.hwsim.emulate_dram import save
 from tilewright.ir.arch import Arch
@@ -163,10 +164,11 @@ def program(arch: Arch, seed: int, count: int, most: int) -> list[Row]:
 def saved(maps: NDArray[np.int8], dram: NDArray[np.int8], rows: list[Row]) -> NDArray[np.int8]:
     """DRAM as the emulator leaves it."""
     names = [
-        *("a_group", "a_base", "a_pitch", "a_plane", "a_rows", "a_row0", "address", "run_bytes", "runs1"),
+        *("a_base", "a_pitch", "a_plane", "a_rows", "a_row0", "address", "run_bytes", "runs1"),
         *("stride1", "stride2", "width", "height", "blocks", "take"),
     ]
     dram = dram.copy()
     for row in rows:
-        save(maps, dram, *(row[n] for n in names))
+        fields = placed(row, maps)
+        save(flat(maps), dram, *(fields[n] for n in names))
     return dram

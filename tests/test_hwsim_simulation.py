@@ -95,6 +95,13 @@ def _stream(arch: Arch, opcode: Opcode, rng: np.random.Generator) -> dict[str, i
     }  # fmt: skip
 
 
+def _place(operand: str, groups: int, rng: np.random.Generator) -> dict[str, int]:
+    """One map group, or sometimes several."""
+    first = int(rng.integers(groups))
+    last = first if rng.random() < 0.7 else int(rng.integers(first, groups))
+    return {f"{operand}_group": first, f"{operand}_span": last - first}
+
+
 def random_program(arch: Arch, seed: int, count: int = 60) -> Program:
     """Small instructions in random order with random waits on earlier ones; order of time alone, not of values."""
     rng = np.random.default_rng(seed)
@@ -115,7 +122,7 @@ def random_program(arch: Arch, seed: int, count: int = 60) -> Program:
             for e, n in given.items()
             if n and rng.random() < 0.5
         }
-        d, a, b = ({f"{p}_group": int(rng.integers(groups))} for p in "dab")
+        d, a, b = (_place(p, groups, rng) for p in "dab")
         extent = {"out_h": pick(1, 2, 5), "out_w": pick(1, 3, 9, 16), "blocks": pick(1, 2, 3)}
         window = {"sy": pick(1, 2, 3), "sx": pick(1, 2, 4), "dy": pick(1, 2), "dx": pick(1, 2)}
         kernel = {"kh": pick(1, 2, 3, 8), "kw": pick(1, 2, 3, 5)}

@@ -208,12 +208,12 @@ BROKEN = {
     "resize beside the source": (RESIZE, {"in_w": 3}, "last source column, .*, is 3, the source has <= 2"),
     "maps region": (SAVE, {"address": 400}, r"its last byte is 527 of the DRAM maps region, which has 512"),
     "weights region": (VECTOR, {"address": 644}, r"its last byte is 707 of the DRAM weights region, which has 704"),
-    "map word": (CONV, {"d_base": 253}, "writes up to word 256 of maps1, which has 256"),
+    "map word": (CONV, {"d_base": 253}, "writes up to word 512 of maps, which has 512"),
     "weight word": (CONV, {"w_base": 8183}, "reads up to word 8192 of weights, which has 8192"),
     "vector word": (PRELU, {"v_base": 2041}, "reads up to word 2048 of vector, which has 2048"),
     "token to come": (CONV, {"wait_vec": 1}, "waits for token 1 of VEC, 0 instructions of which stand earlier"),
-    "window over itself": (DWC, {"d_group": 0, "wait_conv": 2}, "it writes word 0 of maps0, which it reads as a window"),
-    "race": (PART, {"wait_load": 0}, r"race with instruction 0 \(load .*word 0 of maps0: it waits for 0 tokens of LOAD, .* wait for 1"),
+    "window over itself": (DWC, {"d_group": 0, "wait_conv": 2}, "it writes word 0 of maps, which it reads as a window"),
+    "race": (PART, {"wait_load": 0}, r"race with instruction 0 \(load .*word 0 of maps: it waits for 0 tokens of LOAD, .* wait for 1"),
 }  # fmt: skip
 
 
@@ -286,7 +286,7 @@ def test_an_elementwise_instruction_may_work_in_place_and_nowhere_near() -> None
     verify(program(rows, one.weights), ARCH)
     rows[1, COLUMNS["d_base"]] = 1
     with pytest.raises(
-        ProgramError, match=r"instruction 1 \(vec.table .*it writes word 1 of maps0, which it reads"
+        ProgramError, match=r"instruction 1 \(vec.table .*it writes word 1 of maps, which it reads"
     ):
         verify(program(rows, one.weights), ARCH)
 

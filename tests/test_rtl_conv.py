@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 from conv_cases import Case, random_case, random_row, small_arch
+from map_words import flat
 from tilewright.ir.latency import MAP_READ, MEMORY_READ
 from tilewright.rtl.conv import ConvEngine
 
@@ -56,7 +57,7 @@ class Bench:
             for bank in range(banks):
                 if enable >> bank & 1:
                     row = ctx.get(getattr(e.source, f"row{bank}"))
-                    data = self.maps[group, row * banks + bank].tobytes()
+                    data = flat(self.maps)[group * self.maps.shape[1] + row * banks + bank].tobytes()
                     coming.setdefault(cycle + MAP_READ, {})[bank] = int.from_bytes(data, "little")
             if ctx.get(e.weights.enable):
                 words[cycle + MEMORY_READ] = weights[ctx.get(e.weights.address)]
@@ -70,7 +71,7 @@ class Bench:
                     )
                     lane = np.array([mask >> i & 1 for i in range(lanes)], bool)
                     new = np.frombuffer(data.to_bytes(lanes, "little"), np.int8)
-                    self.maps[ctx.get(e.target.group), at][lane] = new[lane]
+                    flat(self.maps)[ctx.get(e.target.group) * self.maps.shape[1] + at][lane] = new[lane]
                     self.written.append((cycle, at))
             await ctx.tick()
 

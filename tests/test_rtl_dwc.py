@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
+from map_words import flat, placed
 from tilewright.hwsim.emulate_kernels import depthwise
 from tilewright.hwsim.oracle import busy_and_tail
 from tilewright.ir.arch import Arch
@@ -83,7 +84,8 @@ class Memories:
 
     def run(self, row: dict[str, int]) -> None:
         """What the emulator does."""
-        depthwise(self.maps, self.depthwise, self.tables, *(row[name] for name in _ORDER))
+        fields = placed(row, self.maps)
+        depthwise(flat(self.maps), self.depthwise, self.tables, *(fields[name] for name in _ORDER))
 
 
 def case(arch: Arch, memories: Memories, seed: int, **fixed: int) -> dict[str, int]:
@@ -181,7 +183,7 @@ def run(
                     if enable >> b & 1:
                         word = ctx.get(getattr(engine.source, f"row{b}")) * banks + b
                         words[cycle + MAP_READ][b] = int.from_bytes(
-                            memories.maps[group, word].tobytes(), "little"
+                            flat(memories.maps)[group * arch.group_words + word].tobytes(), "little"
                         )
             if ctx.get(engine.weights.enable):
                 word = ctx.get(engine.weights.address)
@@ -197,7 +199,9 @@ def run(
                         for lane in range(lanes):
                             if mask >> lane & 1:
                                 byte = data >> 8 * lane & 255
-                                memories.maps[group, word, lane] = byte - 256 if byte > 127 else byte
+                                flat(memories.maps)[group * arch.group_words + word, lane] = (
+                                    byte - 256 if byte > 127 else byte
+                                )
             await ctx.tick()
 
     simulator = Simulator(engine)

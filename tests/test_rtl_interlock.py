@@ -83,7 +83,13 @@ def test_the_ledger_holds_whatever_can_be_unfinished(engine: Engine) -> None:
     word = int.from_bytes(encode(instruction(opcode)[None]), "little")
     flight = most_unfinished(arch, engine) - arch.queues.depth - 2
     program = [
-        Step({"a_group": 0, "b_group": 0, "d_group": 0, "func": 1, "last": 1}, opcode, 3, 3 * flight, word)
+        Step(
+            {f"{p}_{n}": 0 for p in "abd" for n in ("group", "span")} | {"func": 1, "last": 1},
+            opcode,
+            3,
+            3 * flight,
+            word,
+        )
     ] * 60
     ready = [0] * len(program)
     expected = rule(arch, program, ready)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
+from map_words import flat
 from numpy.typing import NDArray
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import COLUMNS, Opcode, VecOp, encode, instruction, render
@@ -85,7 +86,9 @@ class Bench:
                 if enable >> bank & 1:
                     word = ctx.get(getattr(port, f"row{bank}")) * self.arch.banks + bank
                     self.reads.append((cycle, name, group, word))
-                    data = int.from_bytes(self.maps[group, word].tobytes(), "little")
+                    data = int.from_bytes(
+                        flat(self.maps)[group * self.arch.group_words + word].tobytes(), "little"
+                    )
                     answers.append((getattr(port, f"data{bank}"), data))
         return answers
 
@@ -99,7 +102,7 @@ class Bench:
                 word = ctx.get(getattr(port, f"row{bank}")) * self.arch.banks + bank
                 assert ctx.get(getattr(port, f"mask{bank}")) == (1 << self.arch.lanes) - 1
                 data = ctx.get(getattr(port, f"data{bank}")).to_bytes(self.arch.lanes, "little")
-                self.maps[group, word] = np.frombuffer(data, np.int8)
+                flat(self.maps)[group * self.arch.group_words + word] = np.frombuffer(data, np.int8)
                 self.writes.append((cycle, group, word))
 
 

@@ -122,7 +122,7 @@ def test_two_live_maps_on_the_same_words_are_refused(network: Graph) -> None:
     place = lines[rings[0]].split("-> ")[1].split("]")[0]
     old = lines[rings[1]].split("-> ")[1].split("]")[0]
     lines[rings[1]] = lines[rings[1]].replace(old, place)
-    with pytest.raises(ProgramError, match="are alive together in map group"):
+    with pytest.raises(ProgramError, match="are alive together; move one"):
         lower(TileProgram.parse("\n".join(lines)), network, arch)
 
 

@@ -8,6 +8,7 @@ from math import gcd
 from typing import Any
 
 import numpy as np
+from map_words import flat, placed
 from numpy.typing import NDArray
 from tilewright.hwsim import emulate_kernels as kernels
 from tilewright.ir.arch import Arch
@@ -78,7 +79,9 @@ def emulate(row: NDArray[np.int64], **memories: NDArray[Any]) -> None:
     """Run one instruction on `maps`, `vector`, `tables`, `sums`, in place."""
     kernel = _KERNELS[VecOp(int(row[COLUMNS["func"]]))]
     names = inspect.signature(kernel.py_func).parameters
-    kernel(*(memories[n] if n in memories else int(row[COLUMNS[n]]) for n in names))
+    fields = placed({name: int(row[at]) for name, at in COLUMNS.items()}, memories["maps"])
+    arrays = memories | {"maps": flat(memories["maps"])}
+    kernel(*(arrays[n] if n in arrays else fields[n] for n in names))
 
 
 @dataclass
