@@ -18,7 +18,8 @@ from .ir.errors import ArchError, ModelError, ReportError
 
 if TYPE_CHECKING:
     from .explore_campaign import Progress
-    from .explore_study import Design, Study
+    from .explore_design import Design
+    from .explore_study import Study
 
 __all__ = ["compare", "explore"]
 

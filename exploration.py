@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .compiled import silent
 from .explore_campaign import Campaign, Progress, quiet
+from .explore_design import designs_of
 from .explore_evaluate import Level
 from .explore_networks import Feed, Networks
 from .explore_objectives import Objective, named
@@ -27,7 +28,7 @@ from .explore_run import Crew, cluster_executor, default_jobs
 from .explore_search import chosen_method, search
 from .explore_space import Space
 from .explore_store import FILE, SCHEMA, Store
-from .explore_study import Study, designs_of
+from .explore_study import Study
 from .explore_truth import Confirmation, confirm
 from .ir.errors import ArchError, ModelError, ReportError
 

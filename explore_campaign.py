@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .explore_design import Design, design_of, objective_values
 from .explore_evaluate import Level, Outcome, Task
 from .explore_front import front, normalised_hypervolume
 from .explore_networks import Networks, Prepared
@@ -21,7 +22,6 @@ from .explore_points import Point
 from .explore_run import Crew
 from .explore_space import Space
 from .explore_store import Costs, Row, Store
-from .explore_study import Design, design_of, objective_values
 
 __all__ = ["Campaign", "Progress", "quiet"]
 
@@ -109,7 +109,6 @@ class Campaign:
 
     def evaluate(self, points: Iterable[Point], level: Level) -> None:
         """Bring every point to a level: stored when this returns, and batch by batch before."""
-        begun = time.perf_counter()
         self._keep_infeasible(points := self._judged(list(points)))
         wanted = [p for p in points if not p.reasons and self._lacks(p.key, level)]
         groups: dict[str, list[Point]] = {}
@@ -123,7 +122,7 @@ class Campaign:
         known = [t for t in tasks if (level, t.key) in self._work]
         for task in known:
             self._keep(groups[task.key], level, self._work[level, task.key], "", False, 0.0)
-        meter = _Meter(self, level, len(wanted), begun, points)
+        meter = _Meter(self, level, len(wanted), time.perf_counter(), points)
 
         def done(outcomes: tuple[Outcome, ...]) -> None:
             rows: list[Row] = []

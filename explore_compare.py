@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .explore_design import objective_values
 from .explore_front import front, hypervolume
-from .explore_study import Study, objective_values
+from .explore_study import Study
 from .ir.errors import ReportError
 
 __all__ = ["Comparison", "compare"]

@@ -8,12 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .explore_design import objective_values
 from .folder import write_whole
 from .ir.errors import ReportError
 from .reports.study import Agreement, Aim, Candidate, StudyFacts, grouped
 
 if TYPE_CHECKING:
-    from .explore_study import Design, Study
+    from .explore_design import Design
+    from .explore_study import Study
 
 __all__ = ["facts_of", "notebook", "parquet", "report_files", "summary", "write_report"]
 
@@ -22,8 +24,6 @@ _COMPARED = {"latency_ms": "latency", "energy_mj": "energy a frame", "dram_bytes
 
 def facts_of(study: Study) -> StudyFacts:
     """The study as its report takes it."""
-    from . import explore_study
-
     labels = {axis: tuple(_label(v) for v in values) for axis, values in study.space.axes.items()}
     places = {axis: {repr(v): i for i, v in enumerate(values)} for axis, values in study.space.axes.items()}
     front, sample = {d.design for d in study.pareto}, set(study.sample)
@@ -31,7 +31,7 @@ def facts_of(study: Study) -> StudyFacts:
     def values(d: Design, claim: str) -> tuple[float, ...]:
         if not (d.simulated if claim == "simulated" else d.estimate):
             return ()
-        row = explore_study.objective_values([d], study.objectives, claim)[0]
+        row = objective_values([d], study.objectives, claim)[0]
         return tuple(float(o.sign * v) for o, v in zip(study.objectives, row, strict=True))
 
     candidates = tuple(

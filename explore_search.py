@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .explore_campaign import Campaign
+from .explore_design import Design, objective_values
 from .explore_evaluate import Level
 from .explore_points import Point, make_point, numbered
 from .explore_space import Space
-from .explore_study import Design, objective_values
 from .ir.errors import ArchError
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .explore_campaign import Campaign
+from .explore_design import Design, objective_values
 from .explore_front import near_front
 from .explore_objectives import MEASURED_QUANTITIES, OBJECTIVES
 from .explore_points import misses
-from .explore_study import Design, objective_values
 
 __all__ = ["Confirmation", "confirm", "drawn"]
 

@@ -133,7 +133,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         target = copy / path.relative_to(ROOT)
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(path.read_bytes())
-    for folder in FOLDERS:
+    for folder in (*FOLDERS, "spaces"):
         for path in [*(ROOT / folder).iterdir(), *(ROOT / folder / "driver").glob("*")]:
             if path.is_file() and (path.suffix != ".py" or path.parent.name == "driver"):
                 target = copy / path.relative_to(ROOT)
@@ -170,6 +170,7 @@ def test_the_wheel_and_the_source_archive_hold_every_source_and_data_file(built:
         for p in (ROOT / f).iterdir()
         if p.suffix in {".toml", ".j2", ".js", ".css", ".cpp"}
     }
+    wanted |= {f"spaces/{p.name}" for p in (ROOT / "spaces").iterdir()}
     wanted |= {f"rtl/driver/{p.name}" for p in (ROOT / "rtl" / "driver").iterdir() if p.is_file()}
     with zipfile.ZipFile(built[0]) as wheel:
         inside = {n.removeprefix("tilewright/") for n in wheel.namelist() if n.startswith("tilewright/")}
