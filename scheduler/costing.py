@@ -13,7 +13,7 @@ from ..ir.isa import Engine, VecOp
 from ..ir.layout import blocks
 from .candidates import Candidate, Cost, RingNeed, Work
 from .layers import Layer, Part
-from .strips import Strips, may_replace, plan_strips
+from .strips import StripGroup, Strips, may_replace, plan_strips
 from .weights import fold_of, parameter_words
 
 __all__ = ["DRAM_SHARE", "Costing"]
@@ -47,6 +47,7 @@ class Costing:
         self._long = {layer.name for layer in layers if self._is_long(layer)}
         self._rings: dict[tuple[object, ...], RingNeed] = {}
         self._moves: dict[tuple[str, RingNeed], float] = {}
+        self._groups: dict[tuple[str, int], StripGroup] = {}
         self._works: dict[tuple[object, ...], Work] = {}
         self._chunked: dict[tuple[str, int], dict[str, int] | None] = {}
 
@@ -277,7 +278,10 @@ class Costing:
         """Row schedule of a group; it does not depend on what stays on chip."""
         key = (layers[0].name, len(layers), rows)
         if key not in self._strips:
-            self._strips[key] = plan_strips(layers, self.graph, outputs, rows)
+            run = layers[0].name, len(layers)
+            if run not in self._groups:
+                self._groups[run] = StripGroup(layers, self.graph, outputs)
+            self._strips[key] = plan_strips(layers, self.graph, outputs, rows, group=self._groups[run])
         return self._strips[key]
 
     def _is_long(self, layer: Layer) -> bool:

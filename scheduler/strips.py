@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from .layers import Layer
 
 _NEVER = 1 << 30
 
-__all__ = ["Strips", "may_replace", "plan_strips", "strip_driver"]
+__all__ = ["StripGroup", "Strips", "may_replace", "plan_strips", "strip_driver"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,64 +69,146 @@ class Strips:
         return int(need[strip]), int(need[strip + 1])
 
 
-def plan_strips(layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows: int) -> Strips:
-    """Row schedule of `layers`, whose `outputs` are wanted afterwards, in strips of `rows` rows of the last output."""
-    made = {layer.output for layer in layers}
-    height = {t: graph.tensors[t].shape[0] for layer in layers for t in (*layer.inputs, layer.output)}
-    driver = strip_driver(layers)
-    count = -(-height[driver] // rows)
-    need = {t: np.zeros(count + 1, np.int64) for t in height}
-    readers: dict[str, list[Layer]] = {t: [] for t in height}
-    for layer in layers:
-        for t in dict.fromkeys(layer.inputs):
-            readers[t].append(layer)
+def plan_strips(
+    layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows: int, *, group: StripGroup | None = None
+) -> Strips:
+    """Row schedule of `layers`, whose `outputs` are wanted afterwards, in strips of `rows` rows of the last output.
 
-    for layer in reversed(layers):
-        t = layer.output
-        if t == driver and layer is layers[-1]:
-            need[t][1:] = np.minimum(np.arange(1, count + 1) * rows, height[t])
-        elif layer.reduces:
-            need[t][count] = height[t]
-        elif not readers[t]:
-            need[t][1:] = -(-height[t] * np.arange(1, count + 1) // count)
-        if t in outputs:
-            need[t][count] = height[t]
-        for k, source in enumerate(layer.inputs):
-            if layer.reduces:
-                want = np.minimum(np.arange(1, count + 1) * rows, height[source])
-            else:
-                _, stop = layer.reach(k, height[t])
-                want = np.where(need[t][1:] > 0, stop[np.maximum(need[t][1:] - 1, 0)], 0)
-            np.maximum(need[source][1:], want, out=need[source][1:])
+    Parameters
+    ----------
+    group : StripGroup, optional
+        ``StripGroup(layers, graph, outputs)``, for callers that ask for many heights.
+    """
+    g = group or StripGroup(layers, graph, outputs)
+    count = -(-g.driver_rows // rows)
+    stage = g.stages if count > 1 else np.zeros_like(g.stages)
+    need = np.zeros((len(g.names), count + 1), np.int64)
+    ring, slack = np.zeros((2, len(g.names)), np.int64)
+    _rows(rows, count, stage, *g.arrays, need, ring, slack)
+    named = dict(zip(g.names, need, strict=True))
+    late, least, most = (dict(zip(g.names, values.tolist(), strict=True)) for values in (stage, ring, slack))
+    return Strips(rows, count, named, late, least, most)
 
-    stage: dict[str, int] = {}
-    engine: dict[str, Engine | None] = {}
-    for layer in layers:
-        late = 0
-        for source in layer.inputs:
-            if source in made:
-                crossing = layer.engine == Engine.CONV and engine[source] in {Engine.DWC, Engine.VEC}
-                late = max(late, stage[source] + (1 if crossing and count > 1 else 0))
-        stage[layer.output], engine[layer.output] = late, layer.engine
-    for t in height:
-        if t not in made:
-            stage[t] = min(stage[layer.output] for layer in readers[t])
 
-    ring, slack = {}, {}
-    steps = np.arange(count + max(stage.values(), default=0))
-    for t, rows_of_map in height.items():
-        after = need[t][_within(steps - stage[t] + 1, count)]
-        ahead = need[t][_within(steps - stage[t] + 2, count)]
-        low = after.copy()
-        for layer in readers[t]:
-            strip = _within(steps - stage[layer.output], count)
-            np.minimum(low, _first_row(layer, t, need, strip, count), out=low)
-        if t in made:  # what this very step makes is in the ring too
-            np.minimum(low, need[t][_within(steps - stage[t], count)], out=low)
-        ring[t] = min(max(1, int((after - low).max())), rows_of_map)
-        alone = t in made and all(layer.engine == engine[t] for layer in readers[t])
-        slack[t] = ring[t] if alone else min(max(ring[t], int((ahead - low).max())), rows_of_map)
-    return Strips(rows, count, need, stage, ring, slack)
+class StripGroup:
+    """A run of layers as the arrays that `_rows` takes: tensors by number, and an edge for each input of each layer.
+
+    Parameters
+    ----------
+    outputs : set of tensor
+        Wanted after the group.
+    """
+
+    def __init__(self, layers: tuple[Layer, ...], graph: Graph, outputs: set[str]) -> None:
+        self.names = tuple(dict.fromkeys(t for layer in layers for t in (*layer.inputs, layer.output)))
+        number = {t: i for i, t in enumerate(self.names)}
+        height = np.array([graph.tensors[t].shape[0] for t in self.names], np.int64)
+        driver = number[strip_driver(layers)]
+        self.driver_rows = int(height[driver])
+        maker = np.full(len(self.names), -1, np.int64)
+        maker[[number[layer.output] for layer in layers]] = range(len(layers))
+        edges = [(i, k, t) for i, layer in enumerate(layers) for k, t in enumerate(layer.inputs)]
+        reach = [
+            (np.zeros(0, np.int64),) * 2 if layers[i].reduces else layers[i].reach(k, int(height[number[layers[i].output]]))
+            for i, k, _ in edges
+        ]  # fmt: skip
+        ends = np.cumsum([0, *(len(first) for first, _ in reach)])
+        self.stages = self._stages(layers, number, maker)
+        self.arrays = (
+            height,
+            maker,
+            np.array([t in outputs for t in self.names]),
+            np.array([number[layer.output] for layer in layers], np.int64),
+            np.array([layer.reduces for layer in layers]),
+            np.array([-1 if layer.engine is None else int(layer.engine) for layer in layers], np.int64),
+            np.array([i for i, _, _ in edges], np.int64),
+            np.array([number[t] for _, _, t in edges], np.int64),
+            ends[:-1],
+            np.concatenate([first for first, _ in reach]),
+            np.concatenate([stop for _, stop in reach]),
+            driver,
+        )
+
+    def _stages(
+        self, layers: tuple[Layer, ...], number: dict[str, int], maker: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Steps that each tensor lags behind: an input that is loaded comes with its first reader."""
+        stage = np.zeros(len(self.names), np.int64)
+        for layer in layers:
+            late = 0
+            for source in layer.inputs:
+                made = int(maker[number[source]])
+                if made >= 0:
+                    crossing = layer.engine == Engine.CONV and layers[made].engine in {Engine.DWC, Engine.VEC}
+                    late = max(late, int(stage[number[source]]) + crossing)
+            stage[number[layer.output]] = late
+        for t in self.names:
+            if maker[number[t]] < 0:
+                stage[number[t]] = min(stage[number[layer.output]] for layer in layers if t in layer.inputs)
+        return stage
+
+
+@numba.njit(cache=True)
+def _rows(  # type: ignore[no-untyped-def]
+    rows, count, stage, height, maker, wanted, output, reduces, engine, reader, source, at, first, stop, driver, need,
+    ring, slack,
+):  # fmt: skip
+    """Fill `need` (tensor, strip), `ring` and `slack`; edge e is an input of layer `reader[e]`, tensor `source[e]`."""
+    layers, edges = len(output), len(reader)
+    is_read = np.zeros(len(height), np.bool_)
+    for e in range(edges):
+        is_read[source[e]] = True
+    for i in range(layers - 1, -1, -1):
+        t = output[i]
+        if t == driver and i == layers - 1:
+            for s in range(1, count + 1):
+                need[t, s] = max(need[t, s], min(s * rows, height[t]))
+        elif reduces[i]:
+            need[t, count] = height[t]
+        elif not is_read[t]:
+            for s in range(1, count + 1):
+                need[t, s] = (height[t] * s + count - 1) // count
+        if wanted[t]:
+            need[t, count] = height[t]
+        for e in range(edges):
+            if reader[e] != i:
+                continue
+            of = source[e]
+            for s in range(1, count + 1):
+                if reduces[i]:
+                    want = min(s * rows, height[of])
+                else:
+                    want = stop[at[e] + need[t, s] - 1] if need[t, s] > 0 else 0
+                need[of, s] = max(need[of, s], want)
+
+    latest = 0
+    for t in range(len(height)):
+        latest = max(latest, stage[t])
+    for t in range(len(height)):
+        most_after = most_ahead = 1
+        alone = maker[t] >= 0
+        for e in range(edges):
+            if source[e] == t and maker[t] >= 0 and engine[reader[e]] != engine[maker[t]]:
+                alone = False
+        for step in range(count + latest):
+            low = after = need[t, min(max(step - stage[t] + 1, 0), count)]
+            ahead = need[t, min(max(step - stage[t] + 2, 0), count)]
+            for e in range(edges):
+                if source[e] != t:
+                    continue
+                i = reader[e]
+                strip = min(max(step - stage[output[i]], 0), count)
+                made = need[output[i], strip]
+                if reduces[i]:
+                    low = min(low, need[t, strip])
+                elif made < need[output[i], count]:
+                    low = min(low, first[at[e] + made])
+            if maker[t] >= 0:  # what this very step makes is in the ring too
+                low = min(low, need[t, min(max(step - stage[t], 0), count)])
+            most_after = max(most_after, after - low)
+            most_ahead = max(most_ahead, ahead - low)
+        ring[t] = min(most_after, height[t])
+        slack[t] = ring[t] if alone else min(max(ring[t], most_ahead), height[t])
 
 
 def may_replace(layers: tuple[Layer, ...], layer: Layer, source: str, strips: Strips) -> bool:
