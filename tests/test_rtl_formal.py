@@ -108,6 +108,10 @@ CLAIMS = {
         {
             "a start a cycle ago is forgotten": ("& ~recent & ~first", "& ~first"),
             "two start at once": ("& ~recent & ~first", "& ~recent"),
+            "a start comes a token early": (
+                '~(tokens[o] - header[f"wait_{o.name.lower()}"])[15]',
+                '~(tokens[o] + 1 - header[f"wait_{o.name.lower()}"])[15]',
+            ),
             "a write port is given back by the first of two": (
                 "single.eq(holders_next == 1)",
                 "single.eq(1)",
