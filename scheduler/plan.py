@@ -23,7 +23,7 @@ from .place import Floor, Users, Wanted
 from .search import Objective, Options, Search
 from .strips import strip_driver
 
-__all__ = ["plan_tiling"]
+__all__ = ["plan_search", "plan_tiling"]
 
 _SMALL = 1 / 16
 """Maps that a group leaves for later ones are not considered for DRAM where they take less of the map memory together."""
@@ -64,7 +64,12 @@ def plan_tiling(
         raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
     options = options or Options()
     layers = make_layers(graph, arch, fold_tables=options.fold_tables and not options.save_all)
-    return _Planner(Search(graph, arch, layers, objective, dram_bytes_per_cycle, options)).run(), layers
+    return plan_search(Search(graph, arch, layers, objective, dram_bytes_per_cycle, options)), layers
+
+
+def plan_search(search: Search) -> TileProgram:
+    """The cheapest sequence of groups among the candidates that a search gives, placed."""
+    return _Planner(search).run()
 
 
 @dataclass(frozen=True, slots=True)
