@@ -25,7 +25,7 @@ from typing import Any
 
 from ..ir.errors import RtlError
 
-__all__ = ["FAMILIES", "Part", "Synthesis", "check", "parts", "synthesise", "synthesise_parts"]
+__all__ = ["FAMILIES", "Part", "Synthesis", "check", "parts", "synthesise", "synthesise_part"]
 
 FAMILIES = {"7series": "xc7", "ultrascale+": "xcup"}
 """Families of `Board`, as Yosys calls them."""
@@ -36,7 +36,7 @@ _ENGINES = re.compile(
 _REPEATED = re.compile(r"(map_bank|memory|paired_dot|paired_operand|shared_operand|accumulate)_.*$")
 """Modules that are synthesised on their own: engines, and what they hold many of."""
 _MODULE = re.compile(r"^(?=module )", re.MULTILINE)
-_INSTANCE = re.compile(r"^  (\w+) (?:\\\S+ |\w+) \(", re.MULTILINE)
+_INSTANCE = re.compile(r"^  (\w+) (?:\\\S+|\w+) +\(", re.MULTILINE)
 _PORT = re.compile(r"^  (?:input|output) .*;$", re.MULTILINE)
 
 _LUT = re.compile(r"^LUT[1-6]$")
@@ -84,8 +84,13 @@ class Synthesis:
         )
 
 
-def synthesise(verilog: str, family: str, *, top: str = "dpu_top") -> Synthesis:
-    """Synthesise for a family of `Board`: seconds for a small core, minutes for 2,048 products.
+def synthesise(verilog: str, family: str, *, top: str = "dpu_top", logic: bool = True) -> Synthesis:
+    """Synthesise for a family of `Board`: minutes for a small core, an hour for 2,048 products.
+
+    Parameters
+    ----------
+    logic : bool
+        Also map what is neither DSP nor memory; without, `lut` and `ff` mean nothing, and it takes a fraction of the time.
 
     Raises
     ------
@@ -97,7 +102,8 @@ def synthesise(verilog: str, family: str, *, top: str = "dpu_top") -> Synthesis:
     report = _yosys(
         verilog,
         (
-            f"synth_xilinx -family {FAMILIES[family]} -top {top} -flatten -noiopad -noclkbuf",
+            f"synth_xilinx -family {FAMILIES[family]} -top {top} -flatten -noiopad -noclkbuf"
+            + ("" if logic else " -run begin:map_ffram"),
             "tee -q -o {report} stat -json",
         ),
     )
@@ -162,10 +168,8 @@ def parts(verilog: str, *, top: str = "dpu_top") -> tuple[Part, ...]:
     return tuple(out)
 
 
-def synthesise_parts(
-    verilog: str, family: str, *, top: str = "dpu_top"
-) -> tuple[tuple[Part, Synthesis], ...]:
-    """Synthesise part by part; the counts are of each part once.
+def synthesise_part(part: Part, family: str) -> Synthesis:
+    """Synthesise a part: its counts, once.
 
     What was synthesised before is read from ``$XDG_CACHE_HOME/tilewright/synthesis``, by the text's hash.
 
@@ -174,23 +178,17 @@ def synthesise_parts(
     RtlError
         As `synthesise`.
     """
-    return tuple((part, Synthesis.of_cells(_of_part(part, family))) for part in parts(verilog, top=top))
-
-
-def _of_part(part: Part, family: str) -> dict[str, int]:
-    """Cells of a part, from the cache if it has them."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilewright" / "synthesis"
     key = hashlib.sha256((FAMILIES.get(family, family) + part.top + part.text).encode()).hexdigest()[:20]
     kept = root / f"{key}.json"
     if kept.exists():
-        cells: dict[str, int] = json.loads(kept.read_text(encoding="utf-8"))
-        return cells
-    cells = synthesise(part.text, family, top=part.top).cells
+        return Synthesis.of_cells(json.loads(kept.read_text(encoding="utf-8")))
+    one = synthesise(part.text, family, top=part.top)
     root.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(cells), encoding="utf-8")
+    partial.write_text(json.dumps(one.cells), encoding="utf-8")
     partial.replace(kept)
-    return cells
+    return one
 
 
 def _ports_only(module: str) -> str:

@@ -3,6 +3,7 @@
     python tests/synthesis.py                        every machine for every family: hours on one processor
     python tests/synthesis.py six -f 7series         this machine for this family; other counts stay as they are
     python tests/synthesis.py --fit                  nothing is synthesised: fit, and write the page
+    python tests/synthesis.py b4096 --part load      only this part, for the fit: minutes, where the whole core takes an hour
     python tests/synthesis.py --whole small          also flatten the whole core, to compare with the sum of its parts
 
 Counts go to tests/golden/synthesis.json, factors to hwsim/fabric.toml. Machines that are held out take no part in the fit. The
@@ -40,7 +41,7 @@ IN_BLOCK_RAM = ("small",)
 """Machines that are to use none there either."""
 RESOURCES = ("DSP", "BRAM36", "URAM", "LUT", "FF")
 HELD_OUT = {
-    "ultrascale+": ("six", "odd", "eight, shift only", "wide bus", "b4096"),
+    "ultrascale+": ("six", "odd", "eight, shift only", "wide bus", "b1152", "b4096"),
     "7series": ("six", "odd", "b512-z7020"),
 }
 STRENGTH = 0.002
@@ -95,6 +96,7 @@ MACHINES: dict[str, Arch] = {
     "eight, shift only": Arch.build({"name": "plain", **_PLAIN}),
     "wide bus": CORES["wide bus"],
     "b512-z7020": Board.named("pynq-z2").default_arch,
+    "b1152": PRESETS["b1152"],
     "b4096": PRESETS["b4096"],
 }
 """Lanes 4 to 16, with and without depthwise engine, every rounding, ports of 32 to 512 bits, 1 to 4 of them."""
@@ -144,17 +146,19 @@ def uram_of(name: str, family: str) -> int:
     return URAM if family == "ultrascale+" and name not in IN_BLOCK_RAM else 0
 
 
-def synthesise_machine(name: str, family: str) -> dict[str, list[float]]:
-    """Counts of a machine's parts."""
-    from tilewright.rtl.synthesis import synthesise_parts
+def synthesise_machine(name: str, family: str, only: tuple[str, ...] = ()) -> dict[str, list[float]]:
+    """Counts of a machine's parts, or of some."""
+    from tilewright.rtl.synthesis import parts, synthesise_part
     from tilewright.rtl.verilog import verilog
 
     text = verilog(MACHINES[name], mac=MAC[family], uram=uram_of(name, family))
     found: dict[str, list[float]] = {}
-    for part, one in synthesise_parts(text, family):
-        row = found.setdefault(owner_of(part.owner, part.top), [0.0] * 5)
-        for i, n in enumerate((one.dsp, one.bram36, one.uram, one.lut, one.ff)):
-            row[i] += part.times * n
+    for part in parts(text):
+        owner = owner_of(part.owner, part.top)
+        if owner in (only or [owner]):
+            row, one = found.setdefault(owner, [0.0] * 5), synthesise_part(part, family)
+            for i, n in enumerate((one.dsp, one.bram36, one.uram, one.lut, one.ff)):
+                row[i] += part.times * n
     return found
 
 
@@ -182,6 +186,7 @@ def fit(counts: dict[str, Any]) -> dict[str, Any]:
     start: dict[tuple[str, str, int], float] = {}
     for family in ("ultrascale+", "7series"):
         rows = {n: p for n, p in counts[family].items() if n not in HELD_OUT[family]}
+        rows |= counts["parts"].get(family, {})
         terms = {name: fabric.logic_terms(MACHINES[name]) for name in rows}
         every = {part: tuple(t) for m in MACHINES.values() for part, t in fabric.logic_terms(m).items()}
         names = {
@@ -328,24 +333,29 @@ def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("machines", nargs="*", choices=[*MACHINES, []], help="default: all")
     ask.add_argument("-f", "--family", choices=list(MAC), action="append")
+    ask.add_argument("--part", action="append", default=[])
     ask.add_argument("--fit", action="store_true")
     ask.add_argument("--whole", action="store_true")
     chosen = ask.parse_args()
     counts = (
         json.loads(COUNTS.read_text(encoding="utf-8"))
         if COUNTS.exists()
-        else {f: {} for f in (*MAC, "flattened")}
+        else {f: {} for f in (*MAC, "parts", "flattened")}
     )
     for name in () if chosen.fit else chosen.machines or MACHINES:
         for family in chosen.family or MAC:
-            counts[family][name] = synthesise_machine(name, family)
+            found = synthesise_machine(name, family, tuple(chosen.part))
+            if chosen.part:
+                counts["parts"].setdefault(family, {}).setdefault(name, {}).update(found)
+            else:
+                counts[family][name] = found
             if chosen.whole:
                 counts["flattened"][f"{name}/{family}"] = {
                     "flattened": flattened(name, family),
-                    "parts": total(counts[family][name]),
+                    "parts": total(found),
                 }
             COUNTS.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
-            print(name, family, total(counts[family][name]), flush=True)
+            print(name, family, total(found), flush=True)
     write_factors(fit(counts))
     PAGE.write_text(page(counts), encoding="utf-8")
     wrong = judge(counts)
