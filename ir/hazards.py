@@ -258,7 +258,11 @@ def _assign(boxes, engine, sizes, stale, half):  # type: ignore[no-untyped-def]
                             dram_reader[c - on_chip] = -1
                     writer[c] = i
             at += 1
-        if e < 0:  # END completes after everything by definition
+        if (
+            e < 0
+        ):  # END completes after everything by definition; past 2^15 a zero would read as a count that lies ahead
+            for f in range(n_engines):
+                waits[i, f] = count[f] if count[f] >= half else 0
             continue
         known = clock[i]
         if count[e] > 0:

@@ -159,10 +159,18 @@ class Costing:
     # -- candidates --------------------------------------------------------------------------------------------------
     def candidate(
         self, layers: tuple[Layer, ...], outputs: set[str], resident_maps: set[str], saves: tuple[str, ...], rows: int, *,
-        dying: Set[str] = frozenset(), cols: int | None = None, order: str = "strips", resident: bool = True,
+        dying: Set[str] = frozenset(), cols: int | None = None, order: str = "strips", resident: bool = True, part: bool = False,
         chunk: dict[str, int] | None = None,
     ) -> Candidate | None:  # fmt: skip
-        """A candidate, or None where a ring or the weights cannot fit; `dying`: resident maps that are not read after it."""
+        """A candidate, or None where a ring or the weights cannot fit.
+
+        Parameters
+        ----------
+        dying : set of tensor
+            Resident maps that are not read after it.
+        part : bool
+            The output goes to DRAM chunk by chunk: its ring holds a part of the channels.
+        """
         graph = self.graph
         made = dict.fromkeys(layer.output for layer in layers)
         last = graph.tensors[layers[-1].output].shape
@@ -185,7 +193,7 @@ class Costing:
         rings: dict[str, RingNeed] = {}
         for t in (*loads, *made):
             rings[t] = ring = self._ring(
-                layers, t, strips, cols, order, chunk, t in loads, t in resident_maps
+                layers, t, strips, cols, chunk if part else None, t in loads, t in resident_maps
             )
             if ring.words(ring.rows) > self.largest:
                 return None
@@ -216,19 +224,17 @@ class Costing:
         )
 
     def _ring(
-        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, order: str, chunk: dict[str, int] | None,
+        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, part: dict[str, int] | None,
         loaded: bool, stays: bool,
     ) -> RingNeed:  # fmt: skip
         """What the ring of a map must be that the layers make, or that is loaded for them."""
-        key = (layers[0].name, len(layers), tensor, strips.rows, cols, order, *(chunk or {}).values(), stays)
-        if order == "strips":
-            key = (layers[0].name, len(layers), tensor, strips.rows, cols, stays)
+        key = (layers[0].name, len(layers), tensor, strips.rows, cols, *(part or {}).values(), stays)
         if key not in self._rings:
-            self._rings[key] = self._new_ring(layers, tensor, strips, cols, order, chunk, loaded, stays)
+            self._rings[key] = self._new_ring(layers, tensor, strips, cols, part, loaded, stays)
         return self._rings[key]
 
     def _new_ring(
-        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, order: str, chunk: dict[str, int] | None,
+        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, part: dict[str, int] | None,
         loaded: bool, stays: bool,
     ) -> RingNeed:  # fmt: skip
         h, w, c = self.graph.tensors[tensor].shape
@@ -245,10 +251,8 @@ class Costing:
             w, count = self.graph.tensors[layer.output].shape[1] if cols >= width else cols, found.words
         elif cols < width:
             w = self._tile_width(layers[0], tensor, cols, width) if loaded else cols
-        if order == "chunks" and tensor == layers[-1].output:
-            count = min(
-                count, _CHUNKS_HELD * (chunk or {})[layers[-1].name] * self.arch.conv.oc // self.lanes
-            )
+        if part and tensor == layers[-1].output:
+            count = min(count, _CHUNKS_HELD * part[layers[-1].name] * self.arch.conv.oc // self.lanes)
         return RingNeed(w, count, strips.ring[tensor], strips.slack[tensor], fold)
 
     def _replaced(

@@ -249,7 +249,10 @@ class _Walk:
                 steps = strips.count + max((s.stage for s in group.statements), default=0)
                 for step in range(steps):
                     for s in group.statements:
-                        self._statement(s, strips, step, x0, x1, only, first=chunk == 0)
+                        if only is None and self._in_parts(s.tensor):
+                            self._chunk_by_chunk(s, strips, step, x0, x1)
+                        else:
+                            self._statement(s, strips, step, x0, x1, only, first=chunk == 0)
         return self.out
 
     # -- checks ------------------------------------------------------------------------------------------------------
@@ -267,6 +270,20 @@ class _Walk:
                 )
 
     # -- loops -------------------------------------------------------------------------------------------------------
+    def _in_parts(self, tensor: str) -> bool:
+        """The map's ring holds some of its channels: it is saved chunk by chunk."""
+        return any(
+            s.tensor == tensor and s.ring is not None and s.layer and s.chunk
+            and s.ring.blocks < blocks(s.shape[2], self.arch.lanes) for s in self.group.statements
+        )  # fmt: skip
+
+    def _chunk_by_chunk(self, s: Statement, strips: Strips, step: int, x0: int, x1: int) -> None:
+        """Make and save a strip of a map, one chunk of channels after the other."""
+        saves = [w for w in self.group.statements if w.kind == "save" and w.tensor == s.tensor]
+        for only in range(self._chunk_count(s) if s.kind != "save" else 0):
+            for statement in (s, *saves):
+                self._statement(statement, strips, step, x0, x1, only, first=True)
+
     def _chunk_count(self, s: Statement) -> int:
         if s.kind not in {"conv", "dwc"} or not s.chunk:
             return 1

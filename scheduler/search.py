@@ -204,15 +204,24 @@ class Search:
                 for size in dict.fromkeys((chunk[layers[0].name], largest, largest // 2)):
                     if self._aligned(layers[0], size):
                         settings.append(
-                            {"resident": False, "order": "chunks", "chunk": {layers[0].name: size}}
+                            {
+                                "resident": False,
+                                "order": "chunks",
+                                "chunk": {layers[0].name: size},
+                                "part": True,
+                            }
                         )
             return settings
         settings = [{"resident": True}]
         if single and layers[0].engine == Engine.CONV:
             settings.append({"resident": False, "chunk": chunk})
+            if self._aligned(layers[0], chunk[layers[0].name]):
+                settings.append({"resident": False, "chunk": chunk, "part": True})
             for size in dict.fromkeys((chunk[layers[0].name], self._largest_chunk(layers[0]))):
                 if self._aligned(layers[0], size):
-                    settings.append({"resident": True, "order": "chunks", "chunk": {layers[0].name: size}})
+                    settings.append(
+                        {"resident": True, "order": "chunks", "chunk": {layers[0].name: size}, "part": True}
+                    )
         elif single and layers[0].engine == Engine.DWC:
             settings.append({"resident": False, "chunk": chunk})
         return settings
