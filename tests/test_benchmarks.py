@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,18 @@ def test_the_benchmark_table_has_a_line_a_network() -> None:
     head, line = script["table"]([row]).splitlines()
     assert len(head) == len(line)
     assert line.split()[-5:] == ["1e+05", "2e+03", "-", "4.0", "2.0"]
+
+
+def test_the_exploration_benchmark_measures_a_few_designs() -> None:
+    """Rates are positive, and sleeping designs are no faster than their sleep. A process: workers import the script."""
+    path = BENCHMARKS / "explore.py"
+    words = ["--workers", "1", "--designs", "8", "--networks", "zoo:tiny", "--simulate", "1", "--json"]
+    done = subprocess.run([sys.executable, str(path), *words], capture_output=True, text=True, check=True)
+    row = json.loads(done.stdout)
+    script = runpy.run_path(str(path))
+    assert min(row["designs_per_second_1"], row["networks_simulated_per_minute_and_core"]) > 0
+    assert 0 < row["asleep_per_second_1"] <= 1 / script["SLEEP_SECONDS"]
+    from tilewright.explore_points import numbered
+    from tilewright.explore_space import Space
+
+    assert sum(1 for _ in numbered(Space.build(script["SPACE"]))) >= 10_000
