@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In, Out, PureInterface, Signature
+from amaranth.lib.wiring import Component, In, Out, Signature
 
 from ..ir.arch import Arch
 from ..ir.latency import MAP_READ, MEMORY_READ
 from .delay import delay
 from .hierarchy import place
-from .ports import fill_port, map_read, map_write, memory_read
+from .ports import fill_port, map_read, map_write, memory_read, row_bits
 
 __all__ = ["Bank", "MapGroup", "MapMemory", "WideMemory"]
 
@@ -156,44 +156,114 @@ class MapMemory(Component):
             parts += [f"{part}{b}" for part in ("mask", "data") for b in banks] if kind == "write" else []
             for name in names:
                 port = getattr(self, f"{kind}_{name}")
-                targets = self._targets(m, port, f"{kind}_{name}")
+                steer = place(m, f"steer_{kind}_{name}", Steer(arch))
+                m.d.comb += [steer.enable.eq(port.enable), steer.group.eq(port.group)]
+                m.d.comb += steer.row.eq(Cat(getattr(port, f"row{b}") for b in banks))
                 for g, group in enumerate(groups):
                     to = getattr(group, f"{kind}_{name}")
-                    m.d.comb += to.enable.eq(port.enable & Cat(targets[b % len(targets)] == g for b in banks))
+                    m.d.comb += to.enable.eq(steer.enables.word_select(g, len(banks)))
                     m.d.comb += [getattr(to, part).eq(getattr(port, part)) for part in parts]
                 if kind == "read":
-                    self._answer(m, port, targets, groups, name)
+                    answer = place(m, f"answer_{name}", Answer(arch))
+                    m.d.comb += answer.targets.eq(steer.targets)
+                    for g, group in enumerate(groups):
+                        m.d.comb += getattr(answer, f"group{g}").eq(
+                            Cat(getattr(group, f"data{b}") for b in banks)
+                        )
+                    width = 8 * arch.lanes
+                    m.d.comb += [
+                        getattr(port, f"data{b}").eq(answer.data.word_select(b, width)) for b in banks
+                    ]
         return m
 
-    def _targets(self, m: Module, port: PureInterface, name: str) -> list[Signal]:
-        """Group of each bank's request; one for all where operands lie in one group."""
-        rows = self.arch.group_words // self.arch.banks
-        if self.arch.span == 1:
-            return [port.group]
-        out = [Signal(3, name=f"{name}_group{b}") for b in range(self.arch.banks)]
-        above = rows.bit_length() - 1
-        m.d.comb += [g.eq(port.group + getattr(port, f"row{b}")[above:]) for b, g in enumerate(out)]
-        return out
 
-    def _answer(
-        self, m: Module, port: PureInterface, targets: list[Signal], groups: list[MapGroup], name: str
-    ) -> None:
-        """Back to an engine come the words of the groups that its requests went to."""
-        chosen = [
-            delay(m, target, MAP_READ - 1, f"{name}_from{b}" if len(targets) > 1 else f"{name}_from")
-            for b, target in enumerate(targets)
-        ]
-        words = [
-            Signal(8 * self.arch.lanes, name=f"{name}_data{b}", reset_less=True)
-            for b in range(self.arch.banks)
-        ]
-        banks = range(self.arch.banks)
-        for choice, mine in zip(chosen, [banks] if len(chosen) == 1 else [[b] for b in banks], strict=True):
-            with m.Switch(choice):
-                for g, group in enumerate(groups):
+def _targets(arch: Arch) -> int:
+    """Groups that a request may go to at once: one for each bank, where maps span groups."""
+    return 1 if arch.span == 1 else arch.banks
+
+
+class Steer(Component):
+    """The groups that the banks' requests of a port go to. No cycle.
+
+    Members
+    -------
+    enable, group, row : in
+        Of the port; the rows of all banks. What is in a row above a group's rows counts groups on.
+    targets : out
+        Group of each bank's request; one for all where operands lie in one group.
+    enables : out
+        The request's enable bits for each group.
+    """
+
+    def __init__(self, arch: Arch) -> None:
+        self.arch = arch
+        super().__init__(
+            {
+                **{"enable": In(arch.banks), "group": In(3), "row": In(arch.banks * row_bits(arch))},
+                **{"targets": Out(3 * _targets(arch)), "enables": Out(arch.maps.groups * arch.banks)},
+            }
+        )
+
+    @property
+    def module_name(self) -> str:
+        return "map_steer"
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        banks, count = self.arch.banks, _targets(self.arch)
+        above = (self.arch.group_words // banks).bit_length() - 1
+        targets = [self.targets.word_select(b, 3) for b in range(count)]
+        if count == 1:
+            m.d.comb += targets[0].eq(self.group)
+        else:
+            rows = [self.row.word_select(b, row_bits(self.arch)) for b in range(banks)]
+            m.d.comb += [t.eq(self.group + row[above:]) for t, row in zip(targets, rows, strict=True)]
+        for g in range(self.arch.maps.groups):
+            mine = Cat(targets[b % count] == g for b in range(banks))
+            m.d.comb += self.enables.word_select(g, banks).eq(self.enable & mine)
+        return m
+
+
+class Answer(Component):
+    """Back to an engine come the words of the groups that its requests went to.
+
+    Members
+    -------
+    targets : in
+        From `Steer`, with the request.
+    group0, group1, ... : in
+        Words of the groups' banks, `MAP_READ` - 1 cycles later.
+    data : out
+        `MAP_READ` cycles later.
+    """
+
+    def __init__(self, arch: Arch) -> None:
+        self.arch = arch
+        words = 8 * arch.lanes * arch.banks
+        super().__init__(
+            {
+                "targets": In(3 * _targets(arch)),
+                **{f"group{g}": In(words) for g in range(arch.maps.groups)},
+                "data": Out(words),
+            }
+        )
+
+    @property
+    def module_name(self) -> str:
+        return "map_answer"
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count, width = _targets(self.arch), 8 * self.arch.lanes * self.arch.banks
+        chosen, each = delay(m, self.targets, MAP_READ - 1, "targets"), width // count
+        for t in range(count):
+            word = Signal(each, name=f"word{t}", reset_less=True)
+            with m.Switch(chosen.word_select(t, 3)):
+                for g in range(self.arch.maps.groups):
                     with m.Case(g):
-                        m.d.sync += [words[b].eq(getattr(group, f"data{b}")) for b in mine]
-        m.d.comb += [getattr(port, f"data{b}").eq(word) for b, word in enumerate(words)]
+                        m.d.sync += word.eq(getattr(self, f"group{g}").word_select(t, each))
+            m.d.comb += self.data.word_select(t, each).eq(word)
+        return m
 
 
 def _merge(pairs: Iterable[tuple[Value, Value]]) -> Value:
