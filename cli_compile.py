@@ -14,6 +14,7 @@ from .cli_options import COMMON, DATA, MACHINE, Common, Data, Machine, parse_set
 if TYPE_CHECKING:
     from .compiled import Compiled
     from .reports.result import Result
+    from .scheduler import Options
 
 __all__ = ["answer", "compile", "compiled_from", "deliver", "report", "result_of", "simulate"]
 
@@ -116,6 +117,7 @@ def compiled_from(
             Board.load(machine.board or "kv260"),
             dram=machine.dram,
             objective=machine.objective or "latency",
+            options=_options(machine),
             calibration=data.calibration,
             synthetic_calibration=data.synthetic_calibration,
             input_shape=parse_shapes(data.input_shape),
@@ -134,7 +136,20 @@ def compiled_from(
         return compiled.with_dram(machine.dram) if machine.dram else compiled
     board = Board.load(machine.board) if machine.board else compiled.board
     arch = machine_of(machine.arch or compiled.arch, settings)
-    return compiled.on(arch, board=board, dram=machine.dram, objective=machine.objective, on_stage=on_stage)
+    return compiled.on(
+        arch,
+        board=board,
+        dram=machine.dram,
+        objective=machine.objective,
+        options=_options(machine),
+        on_stage=on_stage,
+    )
+
+
+def _options(machine: Machine) -> Options | None:
+    from .scheduler import Options
+
+    return None if machine.dram_limit is None else Options(dram_gbps=machine.dram_limit)
 
 
 def result_of(compiled: Compiled, *, twin: bool, verify: bool, on_stage: Callable[[str], None]) -> Result:

@@ -95,10 +95,17 @@ class Machine:
         Parameter(help="What the schedule minimises.  [default: latency]"),
     ] = None
 
+    dram_limit: Annotated[
+        float | None,
+        Parameter(
+            help="GB/s of DRAM traffic, on average, that the schedule is planned for.  [default: the memory's]"
+        ),
+    ] = None
+
     @property
     def names_another(self) -> bool:
-        """A machine, a board or an objective was given: programs have to be made anew."""
-        return bool(self.arch or self.set or self.board or self.objective)
+        """A machine, a board, an objective or a limit was given: programs have to be made anew."""
+        return bool(self.arch or self.set or self.board or self.objective or self.dram_limit is not None)
 
 
 @Parameter(name="*")

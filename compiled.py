@@ -234,13 +234,16 @@ class Compiled:
         board: Board | None = None,
         dram: str | None = None,
         objective: Objective | None = None,
+        options: Options | None = None,
         on_stage: Callable[[str], None] = silent,
     ) -> Compiled:
         """The same int8 network scheduled for another machine; a new board brings its memory unless `dram` is given."""
         board = board or self.board
         memory = dram or (self.dram if board == self.board else f"banked:{board.dram}")
         aim = objective or self.objective
-        plans = plan_segments(self.model, arch, dram=memory, objective=aim, on_stage=on_stage)
+        plans = plan_segments(
+            self.model, arch, dram=memory, objective=aim, options=options, on_stage=on_stage
+        )
         return replace(self, arch=arch, board=board, dram=memory, objective=aim, plans=plans)
 
     def with_dram(self, dram: str) -> Compiled:

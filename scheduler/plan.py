@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -63,13 +64,19 @@ def plan_tiling(
     if objective not in get_args(Objective):
         raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
     options = options or Options()
+    if not options.dram_gbps > 0:
+        raise ScheduleError(
+            f"a DRAM limit of {options.dram_gbps:g} GB/s moves nothing; give a positive number"
+        )
     layers = make_layers(graph, arch, fold_tables=options.fold_tables and not options.save_all)
     return plan_search(Search(graph, arch, layers, objective, dram_bytes_per_cycle, options)), layers
 
 
-def plan_search(search: Search) -> TileProgram:
-    """The cheapest sequence of groups among the candidates that a search gives, placed."""
-    return _Planner(search).run()
+def plan_search(search: Search, spilled: Set[str] = frozenset()) -> TileProgram:
+    """The cheapest sequence of groups among the candidates that a search gives, placed; `spilled` maps go to DRAM."""
+    planner = _Planner(search)
+    planner.spilled |= spilled
+    return planner.run()
 
 
 @dataclass(frozen=True, slots=True)

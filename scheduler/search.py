@@ -30,6 +30,9 @@ _COUNTS = (2, 3, 4, 5, 7, 9, 12, 14, 19, 28, 38, 56, 75, 112, 150, 224, 448, 102
 """Strips tried for groups of several layers: a third apart, and those that divide usual maps."""
 _HOPELESS = 1.5
 """Strip heights are tried from high to low until a candidate is this much worse than the best and takes few words."""
+_BESIDE_LATENCY, _BESIDE_ENERGY = 0.3, 0.01
+"""What a cycle of DRAM traffic counts beside the latency, and a cycle of time beside the DRAM traffic: of two schedules that
+are nearly as fast, the one with less traffic."""
 _LEAST_BUSY = 256
 """Cycles below which an instruction is not cut further: start-up and drain are about 30."""
 
@@ -50,6 +53,9 @@ class Options:
         Look tables up in the drain of the convolution before them.
     strip_rows : int
         Strip height of multi-layer groups; 0 lets the scheduler choose.
+    dram_gbps : float
+        DRAM traffic that the latency is planned for, in 1e9 bytes a second on average over the frame; what a memory gives
+        to others is not ours. Unlimited by default.
     """
 
     fuse: int = 16
@@ -57,6 +63,7 @@ class Options:
     save_all: bool = False
     fold_tables: bool = True
     strip_rows: int = 0
+    dram_gbps: float = math.inf
 
 
 def find_misfits(graph: Graph, arch: Arch) -> tuple[ScheduleError, ...]:
@@ -90,6 +97,9 @@ class Search:
         for i, layer in enumerate(layers):
             for t in dict.fromkeys(layer.inputs):
                 self.readers[t].append(i)
+        rate = options.dram_gbps * 1e3 / arch.clock_mhz  # bytes a cycle
+        self._slower = max(1.0, self.costing.bandwidth / rate)
+        """Cycles that a cycle of DRAM traffic counts for where its average is limited."""
         self._memo: dict[tuple[object, ...], list[Candidate]] = {}
         self._chunks: dict[str, int] = {}
 
@@ -100,9 +110,9 @@ class Search:
     def weigh(self, cycles: float, dram: float) -> float:
         """One number for the objective, from cycles of time and cycles that the DRAM port is in use."""
         if self.objective == "latency":
-            return cycles + 0.3 * dram
+            return max(cycles, self._slower * dram) + _BESIDE_LATENCY * dram
         if self.objective == "energy":
-            return dram + 0.01 * cycles
+            return dram + _BESIDE_ENERGY * cycles
         return cycles + dram
 
     def last_reader(self, tensor: str) -> int:

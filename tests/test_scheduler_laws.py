@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from graphs import GraphBuilder
@@ -215,3 +217,16 @@ def test_any_drain_width_writes_a_strided_grid_without_conflicts(drain: int) -> 
     graph = g.graph()
     plan = schedule(graph, Arch.preset("b1024").override({"conv.drain": drain}))
     assert not compare(plan, graph).differing
+
+
+def test_a_limit_on_dram_traffic_is_planned_for(network: Graph) -> None:
+    """With less to have on average, no schedule takes more traffic; somewhere it takes less. A limit of nothing is refused."""
+    moved = []
+    for kib in (8, 16, 24, 32):
+        arch = Arch.preset("b512").override({"maps.kib": kib, "maps.groups": 2, "weights.kib": 8})
+        plans = [schedule(network, arch, options=Options(dram_gbps=gbps)) for gbps in (math.inf, 0.2)]
+        moved.append([simulate(plan.program, arch, "fixed:16").dram_bytes["total"] for plan in plans])
+    assert all(limited <= free for free, limited in moved), moved
+    assert any(limited < free for free, limited in moved), moved
+    with pytest.raises(ScheduleError, match="limit of 0 GB/s"):
+        schedule(network, arch, options=Options(dram_gbps=0.0))
