@@ -85,6 +85,12 @@ _VERBS = (
         "  tilewright report out --open",
     ),
     (
+        "explain",
+        "cli_explain",
+        "Why this schedule: groups, runners-up, what binds, and what more of each resource gives.",
+        "  tilewright explain out\n  tilewright explain out block3.depthwise\n  tilewright explain out stem --no-relax --json",
+    ),
+    (
         "verify",
         "cli_rtl",
         "Run a compiled network on the Verilog: every byte and cycle compared with emulator and simulator.",

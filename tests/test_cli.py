@@ -25,6 +25,7 @@ VERBS = (
     "simulate",
     "run",
     "report",
+    "explain",
     "verify",
     "rtl",
     "build",
