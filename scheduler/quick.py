@@ -35,13 +35,15 @@ from ..ir.latency import (
     TOKEN,
 )
 from .costing import DRAM_SHARE
-from .quick_network import FUSE, MAP, Network, network
-from .quick_plan import GROUP, plan
+from .quick_network import FUSE, MAP, Network, Tiled, network
+from .quick_place import GROUP, place
+from .quick_plan import TABLE, Problem, choices, cuts, pieces
 from .quick_play import SPAN, play
-from .quick_prices import busy_table, column_tiles, no_tiles
-from .quick_stream import ACTION, CHUNK, FIELDS, Stream
+from .quick_prices import busy_tables, column_tiles, no_tiles, ring_table
+from .quick_stream import ACTION, CHUNK, FIELDS, PLACE, READ, Stream
 from .quick_strips import group_rows
 from .quick_unroll import unroll
+from .quick_waits import ENTRY, waits
 from .search import Objective, Options, Search
 
 __all__ = ["Quick", "quick"]
@@ -107,13 +109,13 @@ def quick(
         raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
     memory = _memory(dram, arch.clock_mhz, arch.burst_bytes, arch.stream_bytes)
     net = network(graph, arch)
-    groups, stays = _plan(net, graph, arch, memory, objective)
-    stream = _stream(net, arch, groups, stays)
+    stream = _stream(net, arch, _plan(net, graph, arch, memory, objective))
     fields = np.zeros((len(stream.fields), len(COLUMNS)), np.int64)
     fields[:, _COLUMNS] = stream.fields
     cost = costs(fields, arch)
-    used = np.zeros(len(fields), np.int64)
-    cycles, instructions = _play(net, arch, memory, stream, cost, used)
+    entries, wait = _waits(net, arch, stream)
+    cycles, instructions = _play(arch, memory, entries, wait, cost), len(entries)
+    used = np.bincount(entries[:, ENTRY.index("kind")], minlength=len(fields))
     table = cost.view(np.int64).reshape(len(cost), -1)
     total = (table * used[:, None]).sum(axis=0, keepdims=True).view(cost.dtype)[0]
     fetched = -(-(instructions + 1) * WORD_BYTES // FETCH_BYTES) * FETCH_BYTES
@@ -131,67 +133,132 @@ def quick(
 _COLUMNS = np.array([COLUMNS[name] for name in FIELDS])
 
 
-def _plan(
-    net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Objective
-) -> tuple[_Ints, _Ints]:
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """Groups of layers without views: steps as `quick_plan.cuts` gives them, the rest as `quick_place.place`."""
+
+    steps: _Ints
+    groups: _Ints
+    rings: _Ints
+    chunk: _Ints
+
+
+def _plan(net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Objective) -> _Planned:
     aim = get_args(Objective).index(objective)
     m = np.array(
-        [arch.group_words, arch.maps.groups, arch.weight_words, arch.depthwise_words, arch.weights.tables, arch.lanes,
-         arch.conv.oc, arch.conv.pixels, arch.vec.sums, arch.stream_bytes, aim], np.int64,
+        [arch.group_words, arch.span, arch.map_words, arch.weight_words, arch.depthwise_words, arch.weights.tables,
+         arch.lanes, arch.conv.oc, arch.conv.pixels, arch.vec.sums, aim, arch.group_move, arch.weights.kib * 1024], np.int64,
     )  # fmt: skip
-    rate = min(float(arch.stream_bytes), memory.peak) * DRAM_SHARE
-    busy, tiled = busy_table(net, arch), no_tiles(net)
+    rate = np.array([min(float(arch.stream_bytes), memory.peak) * DRAM_SHARE])
+    maps = net.sizes.maps
+    words = maps[:, MAP.index("h")] * maps[:, MAP.index("w")] * maps[:, MAP.index("blocks")]
+    spilled = (maps[:, MAP.index("bit")] < 0) | (words > arch.span * arch.group_words)
+    order = np.argsort(np.lexsort((net.names, words)))
+    alone = np.zeros(len(net.layers), np.bool_)
     wanted = np.zeros(len(net.layers), np.bool_)
+    tiled, priced, rings = no_tiles(net), busy_tables(net, arch), ring_table(net, arch)
     while True:
-        groups, stays, wants, misfit = plan(net.chain, net.runs, net.sizes, busy, tiled, m, rate, FUSE)
-        if not wants.any():
-            break
-        wanted |= wants
-        tiled = column_tiles(net, graph, arch, wanted)
-    if misfit >= 0:
-        raise Search(graph, arch, net.layers, objective, memory.peak, Options()).does_not_fit(
-            net.layers[misfit]
+        problem = Problem(net.chain, net.runs, net.sizes, tiled, m, rate, *priced, *rings)
+        steps, wants = cuts(problem, spilled, alone, order, FUSE)
+        if wants.any():
+            wanted |= wants
+            tiled = column_tiles(net, graph, arch, wanted)
+            continue
+        at, costs_, table = choices(problem, steps, FUSE)
+        groups, words_of, spill, split = place(
+            problem, steps, at, costs_, table, _widths(tiled, table), net.names, FUSE
         )
-    return groups, stays
+        if spill >= 0:
+            spilled[spill] = True
+        elif split >= 0 and steps[split, 1] - steps[split, 0] > 1:
+            alone[steps[split, 0] : steps[split, 1]] = True
+        elif split >= 0:
+            search = Search(graph, arch, net.layers, objective, memory.peak, Options())
+            raise search.does_not_fit(net.layers[int(steps[split, 0])])
+        else:
+            break
+    chunk = np.zeros(len(net.layers), np.int64)
+    for i, stop, mode, one in groups[:, [GROUP.index(name) for name in ("first", "stop", "mode", "chunk")]]:
+        if mode == 0:
+            pieces(problem, i, stop, chunk)
+        else:
+            chunk[i:stop] = one
+    real = groups[:, GROUP.index("entry")] >= 0
+    return _Planned(np.ascontiguousarray(steps[real]), np.ascontiguousarray(groups[real]), words_of, chunk)
 
 
-def _stream(net: Network, arch: Arch, groups: _Ints, stays: _Ints) -> Stream:
+def _widths(tiled: Tiled, table: _Ints) -> _Ints:
+    """Columns of the source that the tile of each candidate reads; 0 for whole rows."""
+    out = np.zeros(len(table), np.int64)
+    cols, entry = TABLE.index("cols"), TABLE.index("entry")
+    for k in np.flatnonzero(table[:, cols]):
+        same = (tiled.cols == table[k, cols]) & (tiled.entry == table[k, entry])
+        out[k] = tiled.width[same][0]
+    return out
+
+
+def _stream(net: Network, arch: Arch, planned: _Planned) -> Stream:
     c = arch.conv
-    m = np.array([arch.lanes, c.oc, c.pixels, c.drain, arch.banks, arch.weight_words], np.int64)
-    chosen = np.ascontiguousarray(groups[groups[:, GROUP.index("entry")] >= 0])
-    rows = group_rows(net.chain, np.ascontiguousarray(chosen[:, :3]))
-    room = np.array([256, 2048, 4096, 256])
+    m = np.array(
+        [arch.lanes, c.oc, c.pixels, c.drain, arch.banks, arch.weight_words, arch.group_words, arch.span],
+        np.int64,
+    )
+    rows = group_rows(net.chain, np.ascontiguousarray(planned.groups[:, :3]))
+    room = net.room
+    widths = (len(FIELDS), len(ACTION), len(READ), len(CHUNK), len(PLACE))
     while True:
-        widths = (len(FIELDS), len(ACTION), 3, len(CHUNK))
         arrays = Stream(*(np.empty((int(n), width), np.int64) for n, width in zip(room, widths, strict=True)))
-        want = unroll(net.chain, net.runs, net.sizes, chosen, stays, rows, m, arrays)
+        want = unroll(
+            net.chain,
+            net.runs,
+            net.sizes,
+            planned.steps,
+            planned.groups,
+            planned.rings,
+            rows,
+            planned.chunk,
+            m,
+            arrays,
+        )
         if (want <= room).all():
             return Stream(*(a[:n] for a, n in zip(arrays, want, strict=True)))
-        room = np.maximum(room, want + want // 4)
+        net.room = room = np.maximum(room, want + want // 4)
 
 
-def _play(
-    net: Network, arch: Arch, memory: _Memory, stream: Stream, cost: NDArray[np.void], used: _Ints
-) -> tuple[int, int]:
-    window = arch.dma.outstanding * arch.dma.ports * arch.burst_bytes
+def _waits(net: Network, arch: Arch, stream: Stream) -> tuple[_Ints, _Ints]:
+    size = np.array(
+        [arch.weight_words, arch.depthwise_words, arch.weights.tables, arch.vector_words], np.int64
+    )
+    maps = net.sizes.maps
+    offsets = np.concatenate([[0], np.cumsum(maps[:, MAP.index("h")])])
+    found: tuple[_Ints, _Ints] = waits(
+        stream.actions,
+        stream.reads,
+        stream.chunks,
+        stream.places,
+        maps[:, MAP.index("blocks")].copy(),
+        offsets,
+        size,
+    )
+    return found
+
+
+def _play(arch: Arch, memory: _Memory, entries: _Ints, wait: _Ints, cost: NDArray[np.void]) -> int:
+    window = arch.dma.outstanding * arch.dma.ports
     fetch = memory.latency + FETCH_BYTES // arch.beat_bytes + FETCH_TAIL
     p = np.array(
-        [arch.queues.depth, arch.queues.prefetch, arch.weight_words, arch.depthwise_words, arch.weights.tables,
-         arch.vector_words, TOKEN, DISPATCH, LOAD_START, LOAD_RECEIVE, LOAD_TAIL, SAVE_START, SAVE_SEND, SAVE_TAIL,
-         fetch, memory.latency, memory.response, window, arch.burst_bytes, BURST_INTERVAL], np.int64,
+        [arch.queues.depth, arch.queues.prefetch, TOKEN, DISPATCH, LOAD_START, LOAD_RECEIVE, LOAD_TAIL, SAVE_START, SAVE_SEND,
+         SAVE_TAIL, fetch, memory.latency, memory.response, window, arch.burst_bytes, BURST_INTERVAL, arch.maps.groups,
+         arch.stream_bytes, arch.beat_bytes],
+        np.int64,
     )  # fmt: skip
-    heights = net.sizes.maps[:, MAP.index("h")]
-    offsets = np.concatenate([[0], np.cumsum(heights)])
-    busy = np.ascontiguousarray(cost["busy"])
+    busy, tail = np.ascontiguousarray(cost["busy"]), np.ascontiguousarray(cost["tail"])
+    moved = cost["dram_bytes"].astype(np.float64)
     rates = np.array([memory.read, memory.write])
-    spans = int(busy[stream.actions[:, 1]].sum() + 4 * cost["dram_bytes"].sum()) // SPAN + 1000
-    left = np.full(min(spans, 1 << 20), float(SPAN))
-    cycles, instructions = play(
-        stream.actions, stream.reads, stream.chunks, busy, np.ascontiguousarray(cost["tail"]),
-        np.ascontiguousarray(cost["dram_bytes"]).astype(np.float64), net.sizes.maps[:, MAP.index("blocks")].copy(),
-        offsets, len(heights), p, rates, left, used,
-    )  # fmt: skip
-    return int(cycles) + 1, int(instructions)
+    kinds = entries[:, ENTRY.index("kind")]
+    longest = busy[kinds].sum() + 2 * moved[kinds].sum() / rates.min()
+    left = np.full(min(int(longest) // SPAN + 1000, 1 << 20), float(SPAN))
+    return int(play(entries, wait, busy, tail, moved, p, rates, left)) + 1
 
 
 @lru_cache(maxsize=4096)

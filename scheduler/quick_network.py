@@ -21,13 +21,14 @@ from ..ir.isa import Engine, VecOp
 from ..ir.layout import blocks
 from .layers import Layer, make_layers
 from .quick_strips import Chain, Runs, runs_of
-from .search import Options
+from .search import _COUNTS, Options
 from .weights import fold_of, parameter_words
 
 __all__ = ["FUSE", "LAYER", "MAP", "PART", "Network", "Sizes", "Tiled", "network"]
 
 _Ints = NDArray[np.int64]
 FUSE = Options().fuse
+_BITS = 62
 
 PART = (
     *("layer", "source", "first", "stop", "offset", "channels", "kh", "kw", "sy", "sx", "dy", "dx"),
@@ -65,9 +66,10 @@ MAP = (
     "fold_step",
     "is_input",
     "may_stay",
-    "view",
+    *("view", "bit"),
 )
-"""Columns of `Sizes.maps`: `fold` words a column where the map is loaded folded, else 0."""
+"""Columns of `Sizes.maps`: `fold` words a column where the map is loaded folded, else 0; `bit` its place in sets of maps on chip,
+-1 for none."""
 
 
 class Sizes(NamedTuple):
@@ -124,8 +126,12 @@ class Network:
     sizes : Sizes
     pairs : (n, 2)
         Layer and tile height of every tile in `runs`.
+    names : (maps,)
+        Rank of each map's name.
     memo : dict
         For whoever prices this network on machines: by what it is asked for.
+    room : (5,)
+        Rows of a `Stream`'s arrays that were enough so far.
     """
 
     layers: tuple[Layer, ...]
@@ -133,7 +139,9 @@ class Network:
     runs: Runs
     sizes: Sizes
     pairs: _Ints
+    names: _Ints
     memo: dict[object, object] = field(default_factory=dict)
+    room: _Ints = field(default_factory=lambda: np.array([256, 2048, 4096, 256, 1024]))
 
 
 @dataclass(eq=False)
@@ -165,10 +173,13 @@ def network(graph: Graph, arch: Arch) -> Network:
         engines = tuple((s.name, s.output, -1 if s.engine is None else int(s.engine)) for s in layers)
         if engines not in memory.runs:
             chain = _chain(graph, layers, maps, memory)
-            runs = Runs(*runs_of(chain, FUSE))
+            runs = Runs(*runs_of(chain, FUSE, np.array(_COUNTS)))
             memory.runs[engines] = (chain, runs, _pairs(runs))
         chain, runs, pairs = memory.runs[engines]
-        memory.networks[key] = Network(layers, chain, runs, _sizes(graph, arch, layers, maps), pairs)
+        names = np.argsort(np.argsort(np.array(list(maps))))
+        memory.networks[key] = Network(
+            layers, chain, runs, _sizes(graph, arch, layers, maps, chain), pairs, names
+        )
     return memory.networks[key]
 
 
@@ -189,6 +200,7 @@ def _chain(graph: Graph, layers: tuple[Layer, ...], maps: dict[str, int], memory
             first.append(memory.reach[key][0])
             stop.append(memory.reach[key][1])
     counts = [len(s.inputs) for s in layers]
+    maker = {s.output: n for n, s in enumerate(layers)}
 
     def ints(values: object) -> _Ints:
         return np.ascontiguousarray(np.array(values, np.int64).ravel())
@@ -203,8 +215,10 @@ def _chain(graph: Graph, layers: tuple[Layer, ...], maps: dict[str, int], memory
         np.concatenate(first),
         np.concatenate(stop),
         ints([graph.tensors[t].shape[0] for t in maps]),
+        ints([maker.get(t, -1) for t in maps]),
         last,
         ints([t in graph.outputs for t in maps]),
+        ints([s.engine == Engine.VEC and isinstance(s.op, Add | Mul | Table | PRelu) for s in layers]),
     )
 
 
@@ -223,9 +237,9 @@ def _pairs(runs: Runs) -> _Ints:
     return np.stack([keys >> 32, keys & 0xFFFFFFFF], 1)
 
 
-def _sizes(graph: Graph, arch: Arch, layers: tuple[Layer, ...], maps: dict[str, int]) -> Sizes:
+def _sizes(graph: Graph, arch: Arch, layers: tuple[Layer, ...], maps: dict[str, int], chain: Chain) -> Sizes:
     lanes, oc = arch.lanes, arch.conv.oc
-    table = np.zeros((len(maps), len(MAP)), np.int64)
+    table = np.full((len(maps), len(MAP)), -1, np.int64)
     maker = np.full(len(maps), -1, np.int64)
     readers: dict[str, list[Layer]] = {t: [] for t in maps}
     for n, layer in enumerate(layers):
@@ -251,7 +265,8 @@ def _sizes(graph: Graph, arch: Arch, layers: tuple[Layer, ...], maps: dict[str, 
                         found.columns * c,
                         stride * c,
                     )
-        table[m] = (h, w, c, blocks(c, lanes), *fold, int(name in graph.inputs), int(stays), int(viewed))
+        table[m, :-1] = (h, w, c, blocks(c, lanes), *fold, int(name in graph.inputs), int(stays), int(viewed))
+    _give_bits(table, maker, chain.last_reader)
     rows, parts, part_ptr = [], [], [0]
     head = parameter_words(lanes)
     for n, layer in enumerate(layers):
@@ -294,6 +309,17 @@ def _sizes(graph: Graph, arch: Arch, layers: tuple[Layer, ...], maps: dict[str, 
         maker,
         weight,
     )
+
+
+def _give_bits(table: _Ints, maker: _Ints, last_reader: _Ints) -> None:
+    """Set `bit` of the maps that may stay: different for maps that live at the same time, or in one group of layers."""
+    free = np.zeros(_BITS, np.int64)  # layer from which a bit can be given again
+    for m in np.argsort(maker, kind="stable"):
+        if table[m, MAP.index("may_stay")]:
+            usable = np.flatnonzero(free <= maker[m])
+            if len(usable):
+                table[m, MAP.index("bit")] = usable[0]
+                free[usable[0]] = last_reader[m] + FUSE + 1
 
 
 def _vector(layer: Layer, graph: Graph, lanes: int) -> tuple[int, ...]:

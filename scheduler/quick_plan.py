@@ -1,46 +1,113 @@
-"""The scheduler's decisions on a network in one compiled pass: `search`, `plan` and `place` on index arrays.
+"""The scheduler's decisions on a network, compiled: `candidates`, `search` and `plan` on index arrays.
 
-For every run of layers the best strip height and order (`_search`), by dynamic programming the cheapest cuts (`_cuts`),
-then residency of maps between groups against the words of the map memory (`plan`).
+For every run of layers and every set of maps on chip around it the best strip heights and orders (`_candidates`, remembered as
+fronts of value and map words); by dynamic programming the cheapest cuts, with what is on chip at each (`cuts`). A set of maps
+is a mask: maps that live at the same time have different bits.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-any-return"
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-__all__ = ["GROUP", "MACHINE", "MODES", "plan"]
+__all__ = ["COST", "MACHINE", "STEP", "TABLE", "Problem", "choices", "cuts", "pieces"]
 
+_Ints = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 
 MACHINE = (
-    *("group_words", "map_groups", "weight_words", "deep_words", "tables", "lanes", "oc", "pixels", "sums"),
-    *("stream_bytes", "objective"),
+    *(
+        "group_words",
+        "span",
+        "map_words",
+        "weight_words",
+        "deep_words",
+        "tables",
+        "lanes",
+        "oc",
+        "pixels",
+        "sums",
+    ),
+    *("objective", "move", "weight_bytes"),
 )
-"""Whole numbers of a machine, as the kernels take them; objective 0 latency, 1 energy, 2 edp."""
-(_GROUP_WORDS, _MAP_GROUPS, _WEIGHT_WORDS, _DEEP_WORDS, _TABLES, _LANES, _OC, _PIXELS, _SUMS, _STREAM, _OBJECTIVE) = range(11)  # fmt: skip
+"""Numbers of a machine for `Problem`; objective 0 latency, 1 energy, 2 edp; map words that LOAD or SAVE moves a cycle; bytes of
+the weight memory."""
+(_GROUP_WORDS, _SPAN, _MAP_WORDS, _WEIGHT_WORDS, _DEEP_WORDS, _TABLES, _LANES, _OC, _PIXELS, _SUMS, _OBJECTIVE, _MOVE,
+ _WEIGHT_BYTES) = range(13)  # fmt: skip
 
-MODES = ("resident", "stream", "chunks")
-_RESIDENT, _STREAMED, _CHUNKS = range(3)
+TABLE = ("words", "entry", "mode", "chunk", "cols", "over", "way")
+"""Columns of a candidate: least map words, entry of `Runs`, mode, output blocks a chunk (0: all), tile width (0: whole rows),
+which sources are written over (two bits a layer: 1 + place of the source), way to hold constants."""
+_WORDS, _ENTRY, _K_MODE, _CHUNK, _COLS, _OVER, _WAY = range(7)
+_RESIDENT, _STREAMED, _CHUNKS, _PARTS = range(4)
+COST = ("value", "busiest", "engines", "fill", "dram", "weights", "first", "held", "work")
+"""Columns of its cost, as `candidates.Cost`; `work`: cycles of the compute engines together."""
+_VALUE, _BUSIEST, _ENGINES, _FILL, _DRAM, _WEIGHTS, _FIRST, _HELD, _WORK = range(9)
+STEP = ("first", "stop", "before", "after", "words", "entry", "mode", "chunk", "cols", "over", "way")
+"""Columns of a step: layers, maps on chip before and after, and its candidate (entry -1: none)."""
 
-GROUP = ("first", "stop", "rows", "cols", "mode", "chunk", "entry", "slack")
-"""Columns of a group: layers, strip height, tile width, mode (MODES), output blocks a chunk (0: all), entry of `Runs` (-1:
-a view), do its rings have slack."""
-
-_RESIDENT_SHARE = 0.3
-_HOPELESS = 1.5
-_LEAST_BUSY = 256
-_PIECES = 4
+# As in `search`, `candidates` and `plan`, which a test compares.
+_HOPELESS, _LEAST_BUSY, _QUARTERS, _CHUNKS_HELD, _EIGHTH, _PER_STEP = 1.5, 256, 4, 2, 8, 40.0
+_BEAM, _SMALL, _AHEAD, _CRAMPED, _PACKED, _WAIT, _DRAM_WEIGHT = 24, 16, 0.1, 0.5, 0.85, 0.5, 0.3
 _NEVER = 1e15
+_MOST = 1024
+"""Candidates of a run."""
+_SHARES = 16
+"""Pairs of engines that make and read maps of a run."""
 
 # Columns of quick_network.LAYER, PART and MAP.
-_FUNC, _LOOKUP_TABLE, _LOOKUP, _ARRAY, _DEEP = 0, 7, 8, 10, 11
-_P_OFFSET, _P_CHANNELS, _P_KH, _P_KW, _P_STEP_Y, _P_STEP_X, _P_DEPTHWISE, _P_RECORD, _P_BLOCKS, _P_FOLD = (
-    4, 5, 6, 7, 14, 15, 18, 19, 22, 23,
-)  # fmt: skip
-_H, _W, _C, _BLOCKS, _FOLD, _FOLD_WIDTH, _IS_INPUT, _MAY_STAY = 0, 1, 2, 3, 4, 5, 8, 9
-_CONV, _DWC = 1, 2
+_L_TABLE, _L_LOOKUP, _L_ARRAY, _L_DEEP = 7, 8, 10, 11
+_P_CHANNELS, _P_KH, _P_KW, _P_STEP_Y, _P_STEP_X, _P_DEPTHWISE, _P_RECORD, _P_FOLD = (
+    5,
+    6,
+    7,
+    14,
+    15,
+    18,
+    19,
+    23,
+)
+_H, _W, _C, _BLOCKS, _FOLD, _FOLD_WIDTH, _BIT = 0, 1, 2, 3, 4, 5, 11
+_LOAD, _CONV, _DWC = 0, 1, 2
+
+
+class Problem(NamedTuple):
+    """A network on a machine: tables as in `quick_network`, and what depends on both.
+
+    Parameters
+    ----------
+    net, runs, sizes, tiled : Chain, Runs, Sizes, Tiled
+    m : (MACHINE)
+    rate : (1,)
+        Bytes a cycle that streams of strips sustain.
+    busy : (layers, heights)
+        Cycles of a tile of this height.
+    cycles, time
+        As `quick_prices.entry_times` gives them.
+    used : (rings,)
+        As `quick_prices.entry_times`.
+    ring, slack, total
+        As `quick_prices.ring_words`.
+    """
+
+    net: object
+    runs: object
+    sizes: object
+    tiled: object
+    m: _Ints
+    rate: _Floats
+    busy: _Ints
+    cycles: _Floats
+    time: _Floats
+    used: _Floats
+    ring: _Ints
+    slack: _Ints
+    total: _Ints
 
 
 @njit(cache=True)
@@ -49,28 +116,37 @@ def _ceil(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _chunks(net, sizes, busy, m):  # type: ignore[no-untyped-def]
-    """Output blocks a chunk of each layer: where weights stream, and the most that half the memory takes; 0: all."""
-    out = np.zeros((len(net.engine), 2), np.int64)
+def _step_of(m):  # type: ignore[no-untyped-def]
+    """Output blocks that make whole map blocks."""
     a, b = m[_LANES], m[_OC]
     while b:
         a, b = b, a % b
-    step = m[_LANES] // a
+    return m[_LANES] // a
+
+
+@njit(cache=True)
+def _chunks(p):  # type: ignore[no-untyped-def]
+    """Output blocks a chunk of each layer: where weights stream, the most that half the memory takes, half of that; last, whether
+    one block of output channels has more weights than their memory."""
+    net, sizes, m = p.net, p.sizes, p.m
+    out = np.zeros((len(net.engine), 4), np.int64)
+    step = _step_of(m)
     for layer in range(len(out)):
         record = widest = diagonal = 0
-        for p in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
-            widest = max(widest, sizes.parts[p, _P_CHANNELS])
+        for k in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
+            part = sizes.parts[k]
+            widest = max(widest, part[_P_CHANNELS])
             if net.engine[layer] == _CONV:
-                record = max(record, sizes.parts[p, _P_RECORD])
-                diagonal = max(diagonal, sizes.parts[p, _P_DEPTHWISE])
+                record, diagonal = max(record, part[_P_RECORD]), max(diagonal, part[_P_DEPTHWISE])
+                out[layer, 3] |= part[_P_RECORD] > m[_WEIGHT_WORDS] and not part[_P_DEPTHWISE]
             else:
-                record = max(record, 1 + _ceil(sizes.parts[p, _P_KH] * sizes.parts[p, _P_KW], 8))
+                record = max(record, 1 + _ceil(part[_P_KH] * part[_P_KW], 8))
         if widest == 0:
             continue
         array = net.engine[layer] == _CONV
         memory = m[_WEIGHT_WORDS] if array else m[_DEEP_WORDS]
         total = _ceil(widest, m[_OC] if array else m[_LANES])
-        pieces = max(1, min(_PIECES, busy[layer, sizes.maps[net.out[layer], _H]] // _LEAST_BUSY))
+        pieces = max(1, min(_QUARTERS, p.busy[layer, sizes.maps[net.out[layer], _H]] // _LEAST_BUSY))
         chunk = min(max(1, memory // 4 // record), _ceil(total, pieces))
         if array and (chunk > step or diagonal):
             chunk = max(1, chunk // step) * step
@@ -78,32 +154,50 @@ def _chunks(net, sizes, busy, m):  # type: ignore[no-untyped-def]
         if array:
             chunk = memory // 2 // record // step * step
             out[layer, 1] = 0 if chunk >= total else chunk
+            out[layer, 2] = out[layer, 1] // 2
     return out
 
 
 @njit(cache=True)
-def _weights_fit(sizes, m, i, j):  # type: ignore[no-untyped-def]
-    """All constants of layers i..j-1 at once, with room for one wrap of the circular memories."""
-    array = deep = most_array = most_deep = tables = 0
+def pieces(p, i, j, out):  # type: ignore[no-untyped-def]
+    """Whether all constants of layers i..j-1 fit at once, with room for one wrap of the circular memories; sets `out` of the
+    layers that are cut for it to output blocks an instruction, of the others to 0. As `candidates.resident_chunks`."""
+    sizes, m = p.sizes, p.m
+    tables = 0
     for layer in range(i, j):
-        row = sizes.layers[layer]
-        array, deep = array + row[_ARRAY], deep + row[_DEEP]
-        most_array, most_deep = max(most_array, row[_ARRAY]), max(most_deep, row[_DEEP])
-        tables += 1 if row[_LOOKUP_TABLE] or row[_LOOKUP] else 0
-    if most_array and array + most_array > m[_WEIGHT_WORDS]:
+        out[layer] = 0
+        tables += 1 if sizes.layers[layer, _L_TABLE] or sizes.layers[layer, _L_LOOKUP] else 0
+    if tables >= m[_TABLES]:
         return False
-    if most_deep and deep + most_deep > m[_DEEP_WORDS]:
-        return False
-    return tables < m[_TABLES]
+    for axis in (_L_ARRAY, _L_DEEP):
+        size = m[_WEIGHT_WORDS] if axis == _L_ARRAY else m[_DEEP_WORDS]
+        most = total = largest = 0
+        for layer in range(i, j):
+            total, most = total + sizes.layers[layer, axis], max(most, sizes.layers[layer, axis])
+        if most == 0 or total + most <= size:
+            continue
+        for layer in range(i, j):
+            words, first = sizes.layers[layer, axis], sizes.part_ptr[layer]
+            several = sizes.part_ptr[layer + 1] - first != 1
+            if words <= size // _EIGHTH or several or sizes.parts[first, _P_DEPTHWISE]:
+                largest = max(largest, words)
+                continue
+            step = _step_of(m)
+            count = max(1, size // _EIGHTH // sizes.parts[first, _P_RECORD] // step) * step
+            piece = min(words, count * sizes.parts[first, _P_RECORD])
+            largest = max(largest, piece)
+            if piece < words:
+                out[layer] = count
+        if total + largest > size:
+            return False
+    return True
 
 
 @njit(cache=True)
-def _reduction_fits(net, sizes, m, layer, rows, cols):  # type: ignore[no-untyped-def]
+def _reduction_fits(sizes, m, layer, rows, cols):  # type: ignore[no-untyped-def]
     """An output block whose weights exceed their memory is summed in pieces, while its pixels wait in accumulators."""
-    if net.engine[layer] != _CONV or sizes.layers[layer, _ARRAY] <= m[_WEIGHT_WORDS]:
-        return True
-    for p in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
-        part = sizes.parts[p]
+    for k in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
+        part = sizes.parts[k]
         if part[_P_DEPTHWISE] or part[_P_RECORD] <= m[_WEIGHT_WORDS]:
             continue
         pixels = _ceil(rows, part[_P_STEP_Y]) * _ceil(cols, part[_P_STEP_X])
@@ -114,326 +208,703 @@ def _reduction_fits(net, sizes, m, layer, rows, cols):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def _value(m, rate, cycles, moved):  # type: ignore[no-untyped-def]
-    """What the objective makes of cycles and DRAM bytes."""
-    if m[_OBJECTIVE] == 0:
-        return cycles + 0.05 * moved / rate
-    if m[_OBJECTIVE] == 1:
-        return moved / rate + 0.01 * cycles
-    return cycles + moved / rate
+def _bytes(maps, t):  # type: ignore[no-untyped-def]
+    return maps[t, _H] * maps[t, _W] * maps[t, _C]
 
 
 @njit(cache=True)
-def _search(net, runs, sizes, busy, chunks, tiled, m, rate, i, j, stay, room, fuse):  # type: ignore[no-untyped-def]
-    """The best candidate of layers i..j-1 with the maps of `stay` on chip, in at most `room` map words.
+def _words(maps, t):  # type: ignore[no-untyped-def]
+    return maps[t, _H] * maps[t, _W] * maps[t, _BLOCKS]
+
+
+@njit(cache=True)
+def _stays(maps, mask, t):  # type: ignore[no-untyped-def]
+    bit = maps[t, _BIT]
+    return bit >= 0 and (mask >> bit) & 1 == 1
+
+
+@njit(cache=True)
+def _overs(net, runs, maps, entry, i, j, before, kept, fuse):  # type: ignore[no-untyped-def]
+    """Sources that are written over, and the words that this saves."""
+    code = saved = 0
+    for layer in range(i, j):
+        bits = runs.over[entry * fuse + layer - i]
+        t = net.out[layer]
+        if bits == 0 or not _stays(maps, kept, t):
+            continue
+        for k in range(2):
+            source = net.ins[net.in_ptr[layer] + k] if bits >> k & 1 else t
+            dies = source != t and net.last_reader[source] < j and not net.is_output[source]
+            for axis in range(3):
+                dies = dies and maps[source, axis] == maps[t, axis]
+            if dies and _stays(maps, before, source):
+                code |= (k + 1) << 2 * (layer - i)
+                saved += _words(maps, t)
+                break
+    return code, saved
+
+
+@njit(cache=True)
+def _weigh(objective, cycles, dram):  # type: ignore[no-untyped-def]
+    """As `search.weigh`."""
+    if objective == 0:
+        return cycles + _DRAM_WEIGHT * dram
+    return dram + 0.01 * cycles if objective == 1 else cycles + dram
+
+
+@njit(cache=True)
+def _moves(m, rate, maps, t, width, blocks, folded):  # type: ignore[no-untyped-def]
+    """Cycles to bring a map on chip or back, as `candidates.move_cycles`."""
+    words = maps[t, _H] * width * blocks
+    return max(_bytes(maps, t) / rate, words / (1 if folded or maps[t, _C] < m[_LANES] else m[_MOVE]))
+
+
+@njit(cache=True)
+def _put(objective, rate, costs, table, n, work, engines, fill, moves, dram, weights, first, held, row):  # type: ignore[no-untyped-def]
+    """Candidate n; its number of candidates."""
+    if n == len(costs):
+        return n
+    c = costs[n]
+    c[_BUSIEST] = max(work, moves)
+    c[_ENGINES], c[_WORK] = max(c[_BUSIEST], engines), engines
+    c[_FILL], c[_DRAM], c[_WEIGHTS], c[_FIRST], c[_HELD] = fill, dram, weights, first, held
+    transfer = dram / rate
+    c[_VALUE] = _weigh(objective, max(c[_BUSIEST], transfer) + fill, transfer)
+    for k in range(7):
+        table[n, k] = row[k]
+    return n + 1
+
+
+@njit(cache=True)
+def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fuse, costs, table, touch):  # type: ignore[no-untyped-def]
+    """All candidates of layers i..j-1 with maps `before` on chip and `kept` to stay, in the order they are found.
 
     Returns
     -------
-    value, words, entry, mode, chunk, cols : value 1e15 where nothing fits; cols 0: whole rows
-    wants_tiles : column tiles would be tried, and `tiled` has none for the layer
+    count, wants_tiles : rows of `costs` and `table`; column tiles would be tried, and there are none yet
     """
-    best, best_words, best_entry, best_mode, best_chunk, best_cols = _NEVER, 0, -1, 0, 0, 0
-    run, single = runs.run_at[j, j - i], j - i == 1
-    if run < 0:
-        return best, best_words, best_entry, best_mode, best_chunk, best_cols, False
-    first, count_maps = runs.run_maps[run], runs.run_maps[run + 1] - runs.run_maps[run]
-    fits = _weights_fit(sizes, m, i, j)
-    weight_bytes = saved = 0
+    m, rate, objective = p.m, p.rate[0], p.m[_OBJECTIVE]
+    maps, maker, last_reader, is_output, of_run = (
+        sizes.maps,
+        net.maker,
+        net.last_reader,
+        net.is_output,
+        runs.maps,
+    )
+    ring, total, time, rows_of_ring, ring_at = p.ring, p.total, p.time, runs.ring, runs.rings
+    run, single, out = runs.run_at[j, j - i], j - i == 1, net.out[j - 1]
+    first_map, count = runs.run_maps[run], runs.run_maps[run + 1] - runs.run_maps[run]
+    operand = m[_SPAN] * m[_GROUP_WORDS]
+    weights = first = saved = kinds = engines = elementwise = long = 0
+    save_moves = load_moves = 0.0
     for layer in range(i, j):
-        weight_bytes += sizes.weight_bytes[layer]
         t = net.out[layer]
-        wanted = net.is_output[t] or net.last_reader[t] >= j
-        if wanted and (net.is_output[t] or not stay[t]):
-            saved += sizes.maps[t, _H] * sizes.maps[t, _W] * sizes.maps[t, _C]
-    engines = np.zeros(5, np.bool_)
-    for layer in range(i, j):
-        engines[net.engine[layer]] = True
-    kinds = engines.sum()
-    last, last_out = j - 1, net.out[j - 1]
-    too_wide = net.reduces[last] and sizes.maps[last_out, _BLOCKS] > m[_SUMS]
-    whole_value, least_seen = _NEVER, 1 << 60
-    time = np.zeros(5)
+        weights += sizes.weight_bytes[layer]
+        first = first if first else sizes.weight_bytes[layer]
+        if net.engine[layer] >= 0:
+            kinds += 1 - (engines >> net.engine[layer] & 1)
+            engines |= 1 << net.engine[layer]
+        long |= chunks[layer, 3]
+        if _stays(maps, kept, t):
+            elementwise |= net.elementwise[layer]
+        if is_output[t] or (last_reader[t] >= j and not _stays(maps, kept, t)):
+            saved += _bytes(maps, t)
+            save_moves += move[t, 1]
+    loaded = touched = out_at = 0
+    for k in range(count):
+        t = of_run[first_map + k]
+        made = maker[t] >= i and maker[t] < j
+        out_at = k if t == out else out_at
+        if _stays(maps, kept if made else before, t):
+            touch[touched, 0], touch[touched, 1] = k, _words(maps, t) if made else 0
+            touched += 1
+        elif not made:
+            loaded += _bytes(maps, t)
+            load_moves += move[t, 0]
+    moves = max(load_moves, save_moves)
+    out_blocks, out_stays = maps[out, _BLOCKS], _stays(maps, kept, out)
+    too_wide = net.reduces[j - 1] and out_blocks > m[_SUMS]
+    computes = net.engine[i] in (_CONV, _DWC)
+    aligned = sizes.part_ptr[i + 1] - sizes.part_ptr[i] == 1
+    unit = m[_LANES] if net.engine[i] == _DWC else m[_OC]
+    row = np.zeros(7, np.int64)
+    n, best, least_seen = 0, _NEVER, 1 << 60
     for entry in range(runs.run_entries[run], runs.run_entries[run + 1]):
-        rows, count, steps = runs.rows[entry], runs.strips[entry], runs.steps[entry]
+        strips = runs.strips[entry]
         ok = True
-        for layer in range(i, j):
-            ok = ok and _reduction_fits(net, sizes, m, layer, rows, sizes.maps[last_out, _W])
-        words = loaded = once = 0
-        for k in range(count_maps):
-            t = runs.maps[first + k]
-            made = sizes.maker[t] >= i and sizes.maker[t] < j
-            if not made and stay[t]:
-                continue
-            need, width, deep_words = (
-                runs.ring[runs.rings[entry] + k],
-                sizes.maps[t, _W],
-                sizes.maps[t, _BLOCKS],
-            )
-            size = sizes.maps[t, _H] * sizes.maps[t, _W] * sizes.maps[t, _C]
-            if made:
-                if stay[t] and (net.is_output[t] or net.last_reader[t] >= j):
-                    need = sizes.maps[t, _H]
-            else:
-                if need >= sizes.maps[t, _H]:
-                    once += size
-                else:
-                    loaded += size
-                if sizes.maps[t, _FOLD]:
-                    width, deep_words = sizes.maps[t, _FOLD_WIDTH], sizes.maps[t, _FOLD]
-            words += need * width * deep_words
-            ok = ok and need * width * deep_words <= m[_GROUP_WORDS]
-        if not ok:
-            continue
-        time[:] = 0.0
-        for n in range(j - i):
-            spent = 0
-            for k in range(runs.tiles[entry * fuse + n], runs.tiles[entry * fuse + n + 1]):
-                spent += busy[i + n, runs.tile[k]] * runs.times[k]
-            time[net.engine[i + n]] += spent
-        compute, total = time.max(), time.sum()
-        ramp = (total - compute) / max(1, count) if kinds > 1 else 0.0
-        here = _NEVER
-        for option in range(4):
-            mode, chunk, again, passes = _RESIDENT, 0, 1, 1
-            if count == 1:
-                if option:
-                    break
-                mode, chunk = _STREAMED, chunks[i, 0] if single else 0
-            elif option == 0:
-                if not fits:
+        if long:
+            for layer in range(i, j):
+                ok = ok and _reduction_fits(sizes, m, layer, runs.rows[entry], maps[out, _W])
+        words, large, twice, rings = total[entry, 0], total[entry, 1], 0, ring_at[entry]
+        for k in range(touched):
+            at = rings + touch[k, 0]
+            words += touch[k, 1] - ring[at]
+            large -= 1 if ring[at] > operand else 0
+        made_words = _words(maps, out) if out_stays else ring[rings + out_at]
+        if single:
+            for k in range(count):
+                t = of_run[first_map + k]
+                if t != out and not _stays(maps, before, t) and rows_of_ring[rings + k] < maps[t, _H]:
+                    twice += _bytes(maps, t)
+        over, over_words = _overs(net, runs, maps, entry, i, j, before, kept, fuse) if elementwise else (0, 0)
+        work, together = time[entry, 0], time[entry, 1]
+        fill = _PER_STEP
+        if kinds > 1:
+            fill = (together - work) / strips + _PER_STEP * runs.steps[entry]
+        here, here_words = _NEVER, 1 << 60
+        for option in range(6):
+            mode, chunk, again, passes, way = _RESIDENT, 0, 1, 1, 0
+            if option == 0:
+                if strips == 1:
+                    mode, chunk, way = _STREAMED, chunks[i, 0], 1
+                elif not fits:
                     continue
-            elif not single or net.engine[i] < _CONV or net.engine[i] > _DWC:
+            elif not single or not computes:
                 break
             elif option == 1:
-                mode, chunk, again = _STREAMED, chunks[i, 0], count
+                if strips == 1:
+                    continue
+                mode, chunk, again, way = _STREAMED, chunks[i, 0], strips, 1
             else:
-                chunk = chunks[i, option - 2]
-                one = sizes.part_ptr[i + 1] - sizes.part_ptr[i] == 1
-                aligned = chunk > 0 and one and chunk * m[_OC] % m[_LANES] == 0
+                chunk = chunks[i, max(0, option - 3)]
+                seen = (option > 3 and chunk == chunks[i, 0]) or (option == 5 and strips > 1)
                 if (
                     net.engine[i] == _DWC
-                    or not aligned
-                    or not fits
-                    or (option == 3 and chunk == chunks[i, 0])
+                    or seen
+                    or not (chunk > 0 and aligned and chunk * m[_OC] % m[_LANES] == 0)
                 ):
                     continue
-                mode, passes = _CHUNKS, _ceil(_ceil(sizes.maps[last_out, _C], m[_OC]), chunk)
-            moved = weight_bytes * again + loaded * passes + once + saved
-            cycles = max(compute, moved / rate) + ramp + 40 * steps / max(1, count)
-            value = _value(m, rate, cycles, moved)
-            here = min(here, value)
-            if words <= room and value < best and not (too_wide and count > 1):
-                best, best_words, best_entry = value, words, entry
-                best_mode, best_chunk = mode, chunk
-        if here < _NEVER and not (too_wide and count > 1):
-            least_seen = min(least_seen, words)
-        worse = whole_value < _NEVER and here < _NEVER and here > _HOPELESS * whole_value
-        whole_value = min(whole_value, here)
-        if worse and words < m[_GROUP_WORDS] // 4:
-            break
-    half = m[_GROUP_WORDS] * m[_MAP_GROUPS] // 2
-    if not single or net.reduces[i] or least_seen <= half:
-        return best, best_words, best_entry, best_mode, best_chunk, best_cols, False
-    begin, stop = tiled.at[i], tiled.at[i + 1]
-    out = sizes.maps[last_out]
-    before = 0
-    found = 1 << 60
-    for option in range(begin, stop):
-        cols = tiled.cols[option]
-        if cols != before and found <= half // 4:
-            break
-        before = cols
-        rows, entry = tiled.rows[option], tiled.entry[option]
-        tiles, count = _ceil(out[_W], cols), runs.strips[entry]
-        if not _reduction_fits(net, sizes, m, i, rows, cols):
-            continue
-        words = moved_maps = 0
-        ok = True
-        for k in range(count_maps):
-            t = runs.maps[first + k]
-            need, width, deep_words = runs.ring[runs.rings[entry] + k], cols, sizes.maps[t, _BLOCKS]
-            if t != last_out:
-                if stay[t]:
+                if option == 2:
+                    if strips == 1:
+                        continue
+                    mode, again, way = _PARTS, strips, 1
+                elif strips > 1 and not fits:
                     continue
-                width = tiled.width[option]
-                size = sizes.maps[t, _H] * sizes.maps[t, _W] * sizes.maps[t, _C]
-                if sizes.maps[t, _FOLD]:
-                    width, deep_words = cols, sizes.maps[t, _FOLD]
-                    moved_maps += size
                 else:
-                    moved_maps += size * width * tiles // max(1, sizes.maps[t, _W])
-            words += need * width * deep_words
-            ok = ok and need * width * deep_words <= m[_GROUP_WORDS]
+                    mode, way = _CHUNKS, 2 if strips == 1 else 3
+            least, wide, moving, begin = made_words, large, moves, first
+            if chunk:
+                passes = _ceil(_ceil(maps[out, _C], unit), chunk)
+                begin = first // passes if strips == 1 or way == 1 else first
+            if mode != _CHUNKS:
+                passes = 1
+            if mode >= _CHUNKS and not out_stays:
+                held = min(out_blocks, _CHUNKS_HELD * chunk * m[_OC] // m[_LANES])
+                least = made_words // out_blocks * held
+                wide -= (1 if made_words > operand else 0) - (1 if least > operand else 0)
+                if is_output[out] or last_reader[out] >= j:
+                    moving = max(load_moves, _moves(m, rate, maps, out, maps[out, _W], held, False))
+            if not ok or wide > 0:
+                continue
+            code = over if mode < _CHUNKS else 0
+            least += words - made_words - (over_words if code else 0)
+            dram = weights * again + saved + loaded + twice * (passes - 1)
+            kept_bytes = weights * again if mode == _RESIDENT and strips > 1 else begin
+            row[_WORDS], row[_ENTRY], row[_K_MODE], row[_CHUNK], row[_OVER], row[_WAY] = (
+                least,
+                entry,
+                mode,
+                chunk,
+                code,
+                way,
+            )
+            added = _put(
+                objective,
+                rate,
+                costs,
+                table,
+                n,
+                work,
+                together,
+                fill,
+                moving,
+                dram,
+                weights * again,
+                begin,
+                kept_bytes,
+                row,
+            )
+            if added > n:
+                here, here_words = min(here, costs[n, _VALUE]), min(here_words, least)
+                if not (too_wide and strips > 1):
+                    least_seen, n = min(least_seen, least), added
+        # Where the first strips that fit take few words, the others are not tried, as in `search`.
+        worse = here < _NEVER and (best == _NEVER or here > _HOPELESS * best)
+        best = min(best, here)
+        if worse and here_words < m[_MAP_WORDS] // 16:
+            break
+    if not single or net.reduces[i] or kept or net.engine[i] < 0 or least_seen <= m[_MAP_WORDS] // 2:
+        return n, False
+    tiled = p.tiled
+    found, at = 1 << 60, 0
+    for option in range(tiled.at[i], tiled.at[i + 1]):
+        cols = tiled.cols[option]
+        if cols != at and found <= m[_MAP_WORDS] // 2 // 4:
+            break
+        at = cols
+        entry = tiled.entry[option]
+        tiles, strips = _ceil(maps[out, _W], cols), runs.strips[entry]
+        ok = _reduction_fits(sizes, m, i, runs.rows[entry], cols)
+        words, loaded, load_moves = 0, 0, 0.0
+        for k in range(count):
+            t = of_run[first_map + k]
+            if t == out or _stays(maps, before, t):
+                continue
+            wide, deep, fold = cols, maps[t, _BLOCKS], maps[t, _FOLD] > 0
+            if fold:
+                deep = maps[t, _FOLD]
+                loaded += _bytes(maps, t)
+            else:
+                wide = tiled.width[option]
+                loaded += _bytes(maps, t) * wide * tiles // max(1, maps[t, _W])
+            load_moves += _moves(m, rate, maps, t, wide, deep, fold)
+            here_words = rows_of_ring[ring_at[entry] + k] * wide * deep
+            words += here_words
+            ok = ok and here_words <= operand
         if not ok:
             continue
-        size = out[_H] * out[_W] * out[_C]
-        compute = float(tiled.busy[option] * tiles)
-        for mode in (_RESIDENT, _STREAMED):
-            if mode == _RESIDENT and count > 1 and not fits:
+        made_words = runs.ring[runs.rings[entry] + out_at] * cols
+        for mode in (_RESIDENT, _STREAMED, _PARTS):
+            if (mode == _RESIDENT and (strips == 1 or not fits)) or (
+                mode >= _STREAMED and strips > 1 and not computes
+            ):
                 continue
-            if (mode == _RESIDENT) == (count == 1):
-                continue
-            if mode == _STREAMED and count > 1 and (net.engine[i] < _CONV or net.engine[i] > _DWC):
-                continue
-            again = count * tiles if mode == _STREAMED else 1
-            moved = weight_bytes * again + moved_maps + size
-            cycles = max(compute, moved / rate) + 40.0
-            value = _value(m, rate, cycles, moved)
-            found = min(found, words)
-            if words <= room and value < best:
-                best, best_words, best_entry, best_cols = value, words, entry, cols
-                best_mode, best_chunk = mode, chunks[i, 0] if mode == _STREAMED else 0
-    return best, best_words, best_entry, best_mode, best_chunk, best_cols, begin == stop
-
-
-@njit(cache=True)
-def _cuts(net, runs, sizes, busy, chunks, tiled, m, rate, fuse, hopeful, wants):  # type: ignore[no-untyped-def]
-    """First layer of the group that ends before each layer, from the cheapest sequence of groups."""
-    n = len(net.engine)
-    total = m[_GROUP_WORDS] * m[_MAP_GROUPS]
-    best = np.full(n + 1, np.inf)
-    best[0] = 0.0
-    back = np.zeros(n + 1, np.int64)
-    for j in range(1, n + 1):
-        for i in range(j - 1, max(-1, j - 1 - fuse), -1):
-            if j - i > 1 and (runs.run_at[j, j - i] < 0 or not _weights_fit(sizes, m, i, j)):
-                break
-            cost = _NEVER
-            run = runs.run_at[j, j - i]
-            if run >= 0:
-                room = total * 9 // 10
-                for k in range(runs.run_maps[run], runs.run_maps[run + 1]):
-                    t = runs.maps[k]
-                    made = sizes.maker[t] >= i and sizes.maker[t] < j
-                    outside = made and (net.is_output[t] or net.last_reader[t] >= j)
-                    if hopeful[t] and not outside:
-                        room -= sizes.maps[t, _H] * sizes.maps[t, _W] * sizes.maps[t, _BLOCKS]
-                found = _search(net, runs, sizes, busy, chunks, tiled, m, rate, i, j, hopeful, room, fuse)
-                cost = found[0]
-                wants[i] = wants[i] or found[6]
-                if cost >= _NEVER and j - i > 1:
+            again = strips * tiles if mode >= _STREAMED else 1
+            chunk, held_blocks = chunks[i, 0] if mode >= _STREAMED else 0, out_blocks
+            if mode == _PARTS:
+                whole = chunk > 0 and aligned and chunk * m[_OC] % m[_LANES] == 0
+                if strips == 1 or net.engine[i] == _DWC or not whole:
                     continue
-            if best[i] + cost < best[j]:
-                best[j], back[j] = best[i] + cost, i
-    return back
+                held_blocks = min(out_blocks, _CHUNKS_HELD * chunk * m[_OC] // m[_LANES])
+            moving = max(load_moves, _moves(m, rate, maps, out, cols, held_blocks, False))
+            here_words = words + made_words * held_blocks
+            if made_words * held_blocks > operand:
+                continue
+            begin = first // _ceil(_ceil(maps[out, _C], unit), chunk) if chunk else first
+            held = weights if mode == _RESIDENT else begin
+            work = float(tiled.busy[option] * tiles)
+            dram = weights * again + loaded + _bytes(maps, out)
+            found = min(found, here_words)
+            row[_WORDS], row[_ENTRY], row[_K_MODE], row[_CHUNK], row[_OVER] = (
+                here_words,
+                entry,
+                mode,
+                chunk,
+                0,
+            )
+            row[_WAY], row[_COLS] = min(mode, 1), cols
+            n = _put(
+                objective,
+                rate,
+                costs,
+                table,
+                n,
+                work,
+                work,
+                _PER_STEP,
+                moving,
+                dram,
+                weights * again,
+                begin,
+                held,
+                row,
+            )
+    return n, tiled.at[i] == tiled.at[i + 1]
 
 
 @njit(cache=True)
-def plan(net, runs, sizes, busy, tiled, m, rate, fuse):  # type: ignore[no-untyped-def]
-    """Groups of a network on a machine.
+def _shares(runs, maker, last_reader, maps, used, slack, move, entry, i, j, before, kept, over, kind, out):  # type: ignore[no-untyped-def]
+    """Map groups that maps want of their own because other engines use the rest, and the cycles that they are used, most
+    first; as `candidates.sharing`. Returns how many, and the map words with slack."""
+    run, n, most = runs.run_at[j, j - i], 0, 0
+    first, rings = runs.run_maps[run], runs.rings[entry]
+    count, of_run, kind_of = runs.run_maps[run + 1] - first, runs.maps, runs.kinds
+    for made in range(2):
+        for k in range(count):
+            t = of_run[first + k]
+            inside = maker[t] >= i and maker[t] < j
+            if inside != (made == 1) or (not inside and _stays(maps, before, t)):
+                continue
+            if inside and over and over >> 2 * (maker[t] - i) & 3:
+                continue
+            words = _words(maps, t) if inside and _stays(maps, kept, t) else slack[rings + k]
+            most += words
+            cycles = used[rings + k] if inside else max(used[rings + k], move[t, 0])
+            q = 0
+            while q < n and kind[q] != kind_of[first + k]:
+                q += 1
+            if q == n:
+                if n == len(kind):
+                    continue
+                kind[n], out[n, 0], out[n, 1] = kind_of[first + k], 0.0, 0.0
+                n += 1
+            out[q, 0] += words
+            out[q, 1] += cycles
+    for q in range(1, n):
+        words_here, cycles, at = out[q, 0], out[q, 1], q
+        while at > 0 and out[at - 1, 1] < cycles:
+            out[at, 0], out[at, 1] = out[at - 1, 0], out[at - 1, 1]
+            at -= 1
+        out[at, 0], out[at, 1] = words_here, cycles
+    return n, most
+
+
+@njit(cache=True)
+def _map_moves(p):  # type: ignore[no-untyped-def]
+    """Cycles to bring each map on chip whole, and back."""
+    m, rate, maps = p.m, p.rate[0], p.sizes.maps
+    out = np.zeros((len(maps), 2))
+    for t in range(len(maps)):
+        fold, width = maps[t, _FOLD], maps[t, _W]
+        out[t, 1] = _moves(m, rate, maps, t, width, maps[t, _BLOCKS], False)
+        out[t, 0] = _moves(m, rate, maps, t, maps[t, _FOLD_WIDTH], fold, True) if fold else out[t, 1]
+    return out
+
+
+@njit(cache=True)
+def _after(m, rate, state, c, least, most, shares, n, room, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with computed, loaded, dram, held behind a group, as `plan._after`."""
+    memory = m[_WEIGHT_BYTES]
+    early = min(c[_WEIGHTS], max(0.0, memory - state[3]))
+    loaded = state[1] + early / rate
+    if c[_WEIGHTS] > early:
+        loaded = max(loaded, state[0]) + (c[_WEIGHTS] - early) / rate
+    loaded = max(loaded, state[0] - max(0.0, memory - c[_WEIGHTS]) / rate)
+    start = max(state[0], loaded - (c[_WEIGHTS] - c[_FIRST]) / rate)
+    loaded += (c[_DRAM] - c[_WEIGHTS]) / rate
+    cramped = 0.0
+    if most > least:
+        cramped = 1.0 - min(1.0, max(0.0, (_PACKED * room - least) / (most - least)))
+    free, waits = room / m[_GROUP_WORDS], 0.0
+    for q in range(n):
+        need = max(1, _ceil(int(shares[q, 0]), m[_GROUP_WORDS]))
+        if need <= free:
+            free -= need
+        else:
+            waits += shares[q, 1]
+    hidden = c[_ENGINES] - c[_BUSIEST]
+    busy = c[_BUSIEST] + c[_FILL] + max(_CRAMPED * cramped * hidden, min(_WAIT * waits, hidden))
+    out[0], out[1] = max(start + busy, loaded), loaded
+    out[2], out[3] = state[2] + c[_DRAM] / rate, c[_HELD]
+
+
+@njit(cache=True)
+def _sort(costs, n, order):  # type: ignore[no-untyped-def]
+    """Numbers of the first n candidates by value into `order`, equal ones as they are."""
+    for k in range(n):
+        at, value = k, costs[k, _VALUE]
+        while at > 0 and costs[order[at - 1], _VALUE] > value:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = k
+
+
+@njit(cache=True)
+def _front(costs, table, n, way, order, keep):  # type: ignore[no-untyped-def]
+    """Candidates of a way, best first, each next one in fewer words: their numbers into `keep`; how many."""
+    count, words = 0, 1 << 60
+    for k in range(n):
+        c = order[k]
+        if table[c, _WAY] == way and table[c, _WORDS] < words:
+            keep[count], words = c, table[c, _WORDS]
+            count += 1
+    return count
+
+
+@njit(cache=True)
+def _keeps(p, spilled, order, i, j, out):  # type: ignore[no-untyped-def]
+    """Sets of maps to leave on chip for later groups: all; each number of the smaller ones; none. How many."""
+    net, maps = p.net, p.sizes.maps
+    later = np.zeros(j - i, np.int64)
+    n = total = 0
+    for layer in range(i, j):
+        t = net.out[layer]
+        if not spilled[t] and net.last_reader[t] >= j:
+            at = n
+            while at > 0 and order[later[at - 1]] > order[t]:
+                later[at] = later[at - 1]
+                at -= 1
+            later[at] = t
+            n += 1
+            total += _words(maps, t)
+    count = 0
+    for size in range(n, -1, -1):
+        out[count] = 0
+        for k in range(size):
+            out[count] |= 1 << maps[later[k], _BIT]
+        count += 1
+        if total * _SMALL <= p.m[_MAP_WORDS]:
+            break
+    return count
+
+
+@njit(cache=True)
+def _value(objective, state):  # type: ignore[no-untyped-def]
+    return _weigh(objective, max(state[0], state[1]), state[2]) + _AHEAD * state[1]
+
+
+@njit(cache=True)
+def _find(slots, cut, mask, layer, after):  # type: ignore[no-untyped-def]
+    """Slot of the state of a cut with these maps on chip, or the free one for it."""
+    slot = (after * 0x9E3779B1 + layer * 0x85EBCA77) & 0x7FFFFFFF
+    slot = (slot ^ slot >> 15) % len(slots)
+    while slots[slot] >= 0 and (mask[slots[slot]] != after or cut[slots[slot]] != layer):
+        slot = (slot + 1) % len(slots)
+    return slot
+
+
+@njit(cache=True)
+def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
+    """The cheapest groups of layers.
 
     Parameters
     ----------
-    net, runs, sizes : Chain, Runs, Sizes
-    busy : (layers, heights)
-        Cycles of a tile of this height.
-    tiled : Tiled
-    m : (MACHINE)
-    rate : float
-        Bytes a cycle that streams of strips sustain.
+    p : Problem
+    spilled : (maps,)
+        Maps that cannot stay on chip.
+    alone : (layers,)
+        Layers that share no group.
+    order : (maps,)
+        Rank by words, then name.
 
     Returns
     -------
-    groups : (n, GROUP)
-    stays : (maps,)
-        Last group that reads a map that stays on chip; -1: in DRAM.
+    steps : (n, STEP)
     wants : (layers,)
-        Layers for which column tiles should have been offered: if any, offer them and plan again.
-    misfit : int
-        A layer that fits in no tile, or -1.
+        Layers for which column tiles should have been offered.
     """
-    n, maps = len(net.engine), len(net.height)
-    total = m[_GROUP_WORDS] * m[_MAP_GROUPS]
-    chunks = _chunks(net, sizes, busy, m)
-    words = sizes.maps[:, _H] * sizes.maps[:, _W] * sizes.maps[:, _BLOCKS]
-    spilled = np.zeros(maps, np.bool_)
-    hopeful = np.zeros(maps, np.bool_)
-    for t in range(maps):
-        spilled[t] = not sizes.maps[t, _MAY_STAY] or words[t] > m[_GROUP_WORDS]
-        hopeful[t] = not spilled[t] and words[t] <= _RESIDENT_SHARE * total
-    wants = np.zeros(n, np.bool_)
-    groups = np.zeros((n, len(GROUP)), np.int64)
-    back = _cuts(net, runs, sizes, busy, chunks, tiled, m, rate, fuse, hopeful, wants)
-    stays = np.full(maps, -1, np.int64)
-    if wants.any():
-        return groups[:0], stays, wants, -1
-    starts = np.zeros(n + 1, np.bool_)
-    j = n
-    while j:
-        starts[back[j]] = True
-        j = back[j]
-    group_of = np.zeros(n, np.int64)
-    while True:
-        count = 0
-        for layer in range(n):
-            count += starts[layer]
-            group_of[layer] = count - 1
-        stays[:] = -1
-        for t in range(maps):
-            if sizes.maker[t] >= 0 and not spilled[t] and net.last_reader[t] >= 0:
-                last = group_of[net.last_reader[t]]
-                if last > group_of[sizes.maker[t]]:
-                    stays[t] = last
-        stay = stays >= 0
-        i, g, spill, split = 0, 0, -1, -1
-        while i < n:
-            j = i + 1
-            while j < n and not starts[j]:
-                j += 1
-            groups[g, :] = 0
-            groups[g, 0], groups[g, 1], groups[g, 6] = i, j, -1
-            if net.engine[i] >= 0:
-                taken = 0
-                for t in range(maps):
-                    if stay[t] and stays[t] >= g and sizes.maker[t] < i:
-                        taken += words[t]
-                found = _search(
-                    net, runs, sizes, busy, chunks, tiled, m, rate, i, j, stay, total - taken, fuse
-                )
-                wants[i] = wants[i] or found[6]
-                if found[0] >= _NEVER:
-                    largest = -1
-                    for t in range(maps):
-                        if stay[t] and stays[t] >= g and sizes.maker[t] < j and words[t] > largest:
-                            spill, largest = t, words[t]
-                    split = g if spill < 0 else -1
-                    break
-                if found[5] and stay[net.out[i]]:
-                    spill = net.out[i]
-                    break
-                entry = found[2]
-                slack, run = 0, runs.run_at[j, j - i]
-                for k in range(runs.run_maps[run + 1] - runs.run_maps[run]):
-                    t = runs.maps[runs.run_maps[run] + k]
-                    made = sizes.maker[t] >= i and sizes.maker[t] < j
-                    if made and not stay[t]:
-                        slack += (
-                            runs.slack[runs.rings[entry] + k] * sizes.maps[t, _W] * sizes.maps[t, _BLOCKS]
+    net, runs, sizes, m, rate, objective = p.net, p.runs, p.sizes, p.m, p.rate[0], p.m[_OBJECTIVE]
+    used, slack, move = p.used, p.slack, _map_moves(p)
+    maps, last_reader, maker = sizes.maps, net.last_reader, net.maker
+    n = len(net.engine)
+    chunks = _chunks(p)
+    wants, scratch = np.zeros(n, np.bool_), np.zeros(n, np.int64)
+    words, owner = np.zeros(64, np.int64), np.full(64, -1, np.int64)
+    # States: computed, loaded, dram, held; maps on chip, cut, first layer of the group, state before, candidate.
+    room = 4096
+    state, mask, cut = np.zeros((room, 4)), np.zeros(room, np.int64), np.zeros(room, np.int64)
+    link = np.full((room, 4), -1, np.int64)  # first layer, state before, candidate, next state of the cut
+    slots = np.full(1 << 15, -1, np.int64)
+    head, tail = np.full(n + 1, -1, np.int64), np.full(n + 1, -1, np.int64)
+    head[0] = tail[0] = 0
+    states = 1
+    # Fronts that are known, by run and maps on chip: four ways each.
+    known = np.full(len(runs.run_entries), -1, np.int64)
+    front_key, front_next, front_at = (
+        np.zeros(512, np.int64),
+        np.zeros(512, np.int64),
+        np.zeros(2049, np.int64),
+    )
+    fronts = 0
+    costs, table = np.zeros((_MOST, 9)), np.zeros((_MOST, 7), np.int64)
+    all_costs, all_table = np.zeros((2048, 9)), np.zeros((2048, 7), np.int64)
+    most, share_count = np.zeros(2048, np.int64), np.zeros(2048, np.int64)
+    shares = np.zeros((2048, _SHARES, 2))
+    touch, by_value = np.zeros((len(net.height), 2), np.int64), np.zeros(_MOST, np.int64)
+    keep, keeps, new = np.zeros(_MOST, np.int64), np.zeros(fuse + 1, np.int64), np.zeros(4)
+    pick, kind = np.zeros(4, np.int64), np.zeros(_SHARES, np.int64)
+    for i in range(n):
+        here = np.zeros(0, np.int64)
+        at = head[i]
+        while at >= 0:
+            here = np.append(here, at)
+            at = link[at, 3]
+        if len(here) == 0:
+            continue
+        values = np.zeros(len(here))
+        for k in range(len(here)):
+            values[k] = _value(objective, state[here[k]])
+        here = here[np.argsort(values, kind="mergesort")][:_BEAM]
+        owner[:] = -1
+        for t in range(len(net.height)):
+            bit = maps[t, _BIT]
+            if bit >= 0 and maker[t] < i and last_reader[t] >= i:
+                owner[bit], words[bit] = t, _words(maps, t)
+        space = np.full(len(here), m[_MAP_WORDS])
+        for k in range(len(here)):
+            for bit in range(64):
+                if mask[here[k]] >> bit & 1:
+                    space[k] -= words[bit]
+        read = 0
+        for j in range(i + 1, min(n, i + fuse) + 1):
+            run = runs.run_at[j, j - i]
+            fits = pieces(p, i, j, scratch)
+            if j - i > 1 and (run < 0 or alone[i] or alone[j - 1] or not fits):
+                break
+            alive = 0
+            for bit in range(64):
+                if owner[bit] >= 0 and last_reader[owner[bit]] >= j:
+                    alive |= 1 << bit
+            for e in range(net.in_ptr[j - 1], net.in_ptr[j]):
+                t = net.ins[e]
+                if maps[t, _BIT] >= 0 and maker[t] < i:
+                    read |= 1 << maps[t, _BIT]
+            options = _keeps(p, spilled, order, i, j, keeps)
+            for k in range(len(here)):
+                before = mask[here[k]]
+                for option in range(options):
+                    kept = keeps[option]
+                    key = (before & read) | kept
+                    f = known[run]
+                    while f >= 0 and front_key[f] != key:
+                        f = front_next[f]
+                    if f < 0:
+                        count, want = _candidates(
+                            p,
+                            net,
+                            runs,
+                            sizes,
+                            move,
+                            chunks,
+                            fits,
+                            i,
+                            j,
+                            before & read,
+                            kept,
+                            fuse,
+                            costs,
+                            table,
+                            touch,
                         )
-                    elif made:
-                        slack += words[t]
-                    elif not stay[t] and sizes.maps[t, _FOLD]:
-                        slack += (
-                            runs.slack[runs.rings[entry] + k]
-                            * sizes.maps[t, _FOLD_WIDTH]
-                            * sizes.maps[t, _FOLD]
-                        )
-                    elif not stay[t]:
-                        slack += (
-                            runs.slack[runs.rings[entry] + k] * sizes.maps[t, _W] * sizes.maps[t, _BLOCKS]
-                        )
-                groups[g, 2] = runs.rows[entry]
-                groups[g, 3] = found[5] if found[5] else sizes.maps[net.out[j - 1], _W]
-                groups[g, 4], groups[g, 5], groups[g, 6] = found[3], found[4], entry
-                groups[g, 7] = 1 if found[5] or slack + taken <= total else 0
-            i, g = j, g + 1
-        if wants.any():
-            return groups[:0], stays, wants, -1
-        if spill >= 0:
-            spilled[spill] = True
-        elif split >= 0 and groups[split, 1] - groups[split, 0] > 1:
-            starts[groups[split, 0] : groups[split, 1]] = True
-        elif split >= 0:
-            return groups[:0], stays, wants, groups[split, 0]
-        else:
-            return groups[:g], stays, wants, -1
+                        wants[i] = wants[i] or want
+                        f = fronts
+                        fronts += 1
+                        if fronts == len(front_key):
+                            front_key = np.append(front_key, np.zeros_like(front_key))
+                            front_next = np.append(front_next, np.zeros_like(front_next))
+                            front_at = np.append(front_at, np.zeros_like(front_at))
+                        front_key[f], front_next[f], known[run] = key, known[run], f
+                        _sort(costs, count, by_value)
+                        for way in range(4):
+                            begin = front_at[4 * f + way]
+                            found = _front(costs, table, count, way, by_value, keep)
+                            while begin + found > len(all_costs):
+                                all_costs = np.concatenate((all_costs, np.zeros_like(all_costs)))
+                                all_table = np.concatenate((all_table, np.zeros_like(all_table)))
+                                shares = np.concatenate((shares, np.zeros_like(shares)))
+                                most = np.append(most, np.zeros_like(most))
+                                share_count = np.append(share_count, np.zeros_like(share_count))
+                            for q in range(found):
+                                all_costs[begin + q], all_table[begin + q] = costs[keep[q]], table[keep[q]]
+                                share_count[begin + q] = -1
+                            front_at[4 * f + way + 1] = begin + found
+                    tried = 0
+                    for way in range(4):
+                        pick[way] = -1
+                        for q in range(front_at[4 * f + way], front_at[4 * f + way + 1]):
+                            if all_table[q, _WORDS] <= space[k]:
+                                pick[way] = q
+                                tried += 1
+                                break
+                    after = kept | (before & alive)
+                    slot = _find(slots, cut, mask, j, after)
+                    if tried == 0 and (j - i > 1 or kept or slots[slot] >= 0):
+                        continue
+                    for _ in range(max(tried, 1)):
+                        q = -1
+                        for way in range(4):
+                            better = pick[way] >= 0 and (
+                                q < 0 or all_costs[pick[way], _VALUE] < all_costs[q, _VALUE]
+                            )
+                            q = pick[way] if better else q
+                        if q >= 0:
+                            for way in range(4):
+                                pick[way] = -1 if pick[way] == q else pick[way]
+                            if share_count[q] < 0:
+                                cols = all_table[q, _COLS]
+                                share_count[q], most[q] = _shares(
+                                    runs, maker, last_reader, maps, used, slack, move, all_table[q, _ENTRY], i, j,
+                                    before & read, kept, all_table[q, _OVER], kind, shares[q],
+                                )  # fmt: skip
+                                most[q] = all_table[q, _WORDS] if cols else most[q]
+                                share_count[q] = share_count[q] if j - i > 1 else 0
+                            _after(
+                                m, rate, state[here[k]], all_costs[q], all_table[q, _WORDS], most[q], shares[q],
+                                share_count[q], space[k], new,
+                            )  # fmt: skip
+                        else:
+                            new[:] = state[here[k]]
+                            new[0] = _NEVER
+                        s = slots[slot]
+                        if s < 0:
+                            if 4 * states > 3 * len(slots):
+                                continue
+                            if states == len(mask):
+                                state = np.concatenate((state, np.zeros_like(state)))
+                                link = np.concatenate((link, np.full_like(link, -1)))
+                                mask, cut = (
+                                    np.append(mask, np.zeros_like(mask)),
+                                    np.append(cut, np.zeros_like(cut)),
+                                )
+                            s = slots[slot] = states
+                            states += 1
+                            mask[s], cut[s] = after, j
+                            if tail[j] >= 0:
+                                link[tail[j], 3] = s
+                            else:
+                                head[j] = s
+                            tail[j] = s
+                        elif _value(objective, new) >= _value(objective, state[s]):
+                            continue
+                        state[s] = new
+                        link[s, 0], link[s, 1], link[s, 2] = i, here[k], q
+    best, at = -1, head[n]
+    while at >= 0:
+        if best < 0 or _value(objective, state[at]) < _value(objective, state[best]):
+            best = at
+        at = link[at, 3]
+    steps = np.zeros((n, len(STEP)), np.int64)
+    count, j = 0, n
+    while best > 0:
+        count += 1
+        step, before = steps[n - count], link[best, 1]
+        step[0], step[1], step[2], step[3], step[5] = link[best, 0], j, mask[before], mask[best], -1
+        if link[best, 2] >= 0:
+            step[4:] = all_table[link[best, 2]]
+        best, j = before, link[best, 0]
+    return steps[n - count :], wants
+
+
+@njit(cache=True)
+def choices(p, steps, fuse):  # type: ignore[no-untyped-def]
+    """Candidates of each step that write over the same sources, best first.
+
+    Returns
+    -------
+    at : (steps + 1,)
+    costs, table : (..., COST), (..., TABLE)
+    """
+    net, runs, sizes, maps, move = p.net, p.runs, p.sizes, p.sizes.maps, _map_moves(p)
+    chunks = _chunks(p)
+    scratch = np.zeros(len(net.engine), np.int64)
+    at = np.zeros(len(steps) + 1, np.int64)
+    costs, table = np.zeros((_MOST, 9)), np.zeros((_MOST, 7), np.int64)
+    touch, by_value = np.zeros((len(net.height), 2), np.int64), np.zeros(_MOST, np.int64)
+    out_costs, out_table = np.zeros((1024, 9)), np.zeros((1024, 7), np.int64)
+    for g in range(len(steps)):
+        i, j, before, after = steps[g, 0], steps[g, 1], steps[g, 2], steps[g, 3]
+        at[g + 1] = at[g]
+        if steps[g, 5] < 0:
+            continue
+        read = kept = 0
+        for layer in range(i, j):
+            t = net.out[layer]
+            if net.last_reader[t] >= j and _stays(maps, after, t):
+                kept |= 1 << sizes.maps[t, _BIT]
+            for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+                t = net.ins[e]
+                if net.maker[t] < i and sizes.maps[t, _BIT] >= 0:
+                    read |= 1 << sizes.maps[t, _BIT]
+        fits = pieces(p, i, j, scratch)
+        count, _ = _candidates(
+            p, net, runs, sizes, move, chunks, fits, i, j, before & read, kept, fuse, costs, table, touch
+        )
+        while at[g] + count > len(out_costs):
+            out_costs = np.concatenate((out_costs, np.zeros_like(out_costs)))
+            out_table = np.concatenate((out_table, np.zeros_like(out_table)))
+        _sort(costs, count, by_value)
+        for c in by_value[:count]:
+            if table[c, _OVER] == steps[g, 9]:
+                out_costs[at[g + 1]], out_table[at[g + 1]] = costs[c], table[c]
+                at[g + 1] += 1
+    return at, out_costs[: at[-1]], out_table[: at[-1]]

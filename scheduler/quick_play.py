@@ -1,8 +1,8 @@
-"""When each action of a stream runs, in one pass in stream order: five engines that overlap, one memory behind two of them.
+"""When each instruction of a stream runs: five engines that overlap, and one memory behind two of them.
 
-The start of an action depends on what stands before it in the stream alone: its engine, the maps it reads, the rows of rings
-and the constants it overwrites, its queue. Only the memory is shared by engines that run far ahead of each other; its time is
-kept in spans of `SPAN` cycles, each with what is left of it, so that a later action can use an earlier span.
+As `hwsim.kernel.run`, with two shortcuts: an instruction that starts is done with at once, and a transfer takes its share of
+the memory as a whole instead of burst by burst. The memory's time is kept in spans of `SPAN` cycles, each with what is left of
+it, so that two streams share it.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-any-return"
@@ -12,26 +12,35 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["PORTS", "play"]
+__all__ = ["PORTS", "SPAN", "play"]
 
 SPAN = 512
-"""Cycles: half of the bytes in flight of a default machine."""
-AHEAD = 4
-"""As `memories.AHEAD`, which a test holds it to."""
+"""Cycles: the bytes in flight of a default machine, 16 KB, at its 32 bytes a cycle."""
 
 PORTS = (
-    *("depth", "prefetch", "weight_words", "deep_words", "tables", "vector_words", "token", "dispatch"),
-    *("load_start", "load_receive", "load_tail", "save_start", "save_send", "save_tail", "fetch", "latency"),
-    *("response", "window", "burst_bytes", "interval"),
+    *("depth", "prefetch", "token", "dispatch", "load_start", "load_receive", "load_tail", "save_start"),
+    *(
+        "save_send",
+        "save_tail",
+        "fetch",
+        "latency",
+        "response",
+        "window",
+        "burst_bytes",
+        "interval",
+        "groups",
+    ),
+    *("stream_bytes", "beat_bytes"),
 )
-"""Whole numbers for `play`: queues, sizes of the memories, latencies of `ir.latency`, cycles from the request of a group of
-instructions to their dispatch, of a read to its first byte and of a write to its response, bytes in flight, of a burst."""
-(_DEPTH, _PREFETCH, _WEIGHT_WORDS, _DEEP_WORDS, _TABLES, _VECTOR_WORDS, _TOKEN, _DISPATCH, _LOAD_START, _LOAD_RECEIVE,
- _LOAD_TAIL, _SAVE_START, _SAVE_SEND, _SAVE_TAIL, _FETCH, _LATENCY, _RESPONSE, _WINDOW, _BURST, _INTERVAL) = range(20)  # fmt: skip
+"""Whole numbers for `play`: queues, latencies of `ir.latency`, cycles from the request of sixteen instructions to their
+dispatch, of a read to its first byte and of a write to its response, bursts in flight, bytes of a burst, map groups, bytes a cycle of
+all ports and of one."""
+(_DEPTH, _PREFETCH, _TOKEN, _DISPATCH, _LOAD_START, _LOAD_RECEIVE, _LOAD_TAIL, _SAVE_START, _SAVE_SEND, _SAVE_TAIL, _FETCH,
+ _LATENCY, _RESPONSE, _WINDOW, _BURST, _INTERVAL, _GROUPS, _STREAM, _BEAT) = range(19)  # fmt: skip
 
-_LOAD, _CONV, _DWC, _VEC, _SAVE = range(5)
+_LOAD, _SAVE = 0, 4
 _PER_FETCH = 16
-_ENGINE, _ROW, _MAP, _LOW, _HIGH, _RING, _BLOCK, _READS, _WEIGHTS, _CONSTANTS, _RUNS, _GROUP = range(12)
+_INF = 1e18
 
 
 @njit(cache=True)
@@ -56,172 +65,143 @@ def _reserve(left, at, need, least):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def play(actions, reads, chunks, busy, tail, moved, blocks, offsets, rows, p, rates, left, used):  # type: ignore[no-untyped-def]
+def play(entries, wait, busy, tail, moved, p, rates, left):  # type: ignore[no-untyped-def]
     """Cycles of a stream.
 
     Parameters
     ----------
-    actions, reads, chunks
-        Of a `quick_unroll.Stream`.
+    entries, wait
+        As `quick_waits.waits` gives them.
     busy, tail, moved : (kinds,)
         Cycles, and DRAM bytes, of each kind of instruction (`timing.costs`).
-    blocks : (maps,)
-        Blocks of channels of a map.
-    offsets : (maps + 1,)
-        Where the rows of a map begin in arrays of all rows.
-    p : (PORTS,)
+    p : (PORTS)
     rates : (2,)
         Bytes a cycle that the memory reads and writes.
     left : (spans,), scratch
         Cycles of the memory that are free in each span.
-    used : (kinds,), out
-        How often each kind of instruction stands in the stream.
-
-    Returns
-    -------
-    cycles, instructions
     """
-    n = len(actions)
-    made = np.zeros(offsets[-1])  # when a row is complete
-    free_at = np.zeros(offsets[-1])  # when its last reader was done
-    half = np.zeros(
-        (len(blocks), 2)
-    )  # blocks that the last action on the map had done, and when the first was
+    n, depth = len(entries), p[_DEPTH]
+    count = np.zeros(6, np.int64)
+    for s in range(n):
+        count[entries[s, 0] + 1] += 1
+    begin = np.cumsum(count)  # instructions by engine, in order
+    index, order = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    filled = begin[:5].copy()
+    for s in range(n):
+        e = entries[s, 0]
+        order[s] = filled[e] - begin[e]
+        index[filled[e]] = s
+        filled[e] += 1
+    head = begin[:5].copy()
+    queued, done = np.full(n, -1.0), np.full(n + 1, -1.0)  # done: by engine, in order
+    start = np.full(n + 1, -1.0)
     free, given = np.zeros(5), np.zeros(5)
-    depth = p[_DEPTH]
-    starts, order = np.zeros((5, depth)), np.zeros(5, np.int64)
-    queued = np.zeros(p[_PREFETCH] + _PER_FETCH)  # dispatch times of the last instructions
-    dispatched, dispatch, fetched = 0, -1.0, 0.0
-    data, write_data = 0.0, 0.0  # when LOAD's and SAVE's streams are free
-    # circular memories: virtual address of the head, oldest chunk that is alive
-    size = np.array([p[_WEIGHT_WORDS], p[_DEEP_WORDS], p[_TABLES], p[_VECTOR_WORDS]])
-    head = np.zeros(4, np.int64)
-    base = np.zeros(len(chunks) + 1, np.int64)
-    arrived, last_read = np.zeros(len(chunks) + 1), np.zeros(len(chunks) + 1)
-    last_use, first_use = np.zeros(len(chunks) + 1, np.int64), np.zeros(len(chunks) + 1, np.int64)
-    queue = np.zeros((4, len(chunks) + 1), np.int64)  # chunks of a memory in order
-    oldest, newest = np.zeros(4, np.int64), np.zeros(4, np.int64)
-    cleared = np.zeros(4)  # when what the head may overwrite was read for the last time
-    for i in range(n):
-        for k in (actions[i, _WEIGHTS], actions[i, _CONSTANTS]):
-            if k >= 0:
-                last_use[k] = i
-                if first_use[k] == 0:
-                    first_use[k] = i + 1
-    upcoming, end = 0, 0.0
-    i = 0
-    ahead = 0  # 0: what action i itself needs; 1: what comes soon
-    while i < n or ahead:
-        # The next instruction: a FILL, or action i.
-        fill = -1
-        a = actions[i - ahead]
-        now = i - ahead
-        if upcoming < len(chunks):
-            wanted = first_use[upcoming] - 1 <= (now + AHEAD if ahead else now)
-            if wanted:
-                k = upcoming
-                memory, words = chunks[k, 0], chunks[k, 1]
-                # Free what nobody reads any more.
-                limit = now + 1 if ahead else now
-                at = head[memory]
-                if at % size[memory] + words > size[memory]:
-                    at += size[memory] - at % size[memory]
-                while (
-                    oldest[memory] < newest[memory]
-                    and last_use[queue[memory, oldest[memory]]] < limit
-                    and (base[queue[memory, oldest[memory]]] < at + words - size[memory])
-                ):
-                    cleared[memory] = max(cleared[memory], last_read[queue[memory, oldest[memory]]])
-                    oldest[memory] += 1
-                fits = (
-                    oldest[memory] == newest[memory]
-                    or base[queue[memory, oldest[memory]]] >= at + words - size[memory]
-                )
-                if fits or not ahead:
-                    fill = k
-                    base[k], head[memory] = at, at + words
-                    queue[memory, newest[memory]] = k
-                    newest[memory] += 1
-                    upcoming += 1
-        if fill < 0:
-            if ahead:
-                ahead = 0
+    tokens = np.full(5, -1.0)  # of the engines' next instructions; -1: not known yet
+    owner = np.full((2, p[_GROUPS]), -1, np.int64)
+    release = np.zeros((2, p[_GROUPS]))
+    bus, data, gathered = (
+        np.zeros(2),
+        0.0,
+        0.0,
+    )  # ends of the transfers at the memory, of LOAD's and SAVE's streams
+    taken = np.zeros((count[1] + 1, 3))  # bursts up to each LOAD, when its first and last are taken out
+    total, loads, oldest, end = 0.0, 0, 0, 0.0
+    dispatched, last, fetched = 0, -1.0, 0.0
+    for _ in range(n):
+        # Dispatch what can be.
+        while dispatched < n:
+            e = entries[dispatched, 0]
+            if dispatched % _PER_FETCH == 0:
+                before = dispatched + _PER_FETCH - p[_PREFETCH]
+                ask = queued[before - 1] + 2 if before > 0 else 0.0
+                fetched = max(fetched, ask + p[_FETCH])
+            t = max(last + 1, fetched)
+            if order[dispatched] >= depth:
+                older = start[begin[e] + order[dispatched] - depth]
+                if older < 0:
+                    break
+                t = max(t, older + 1)
+            queued[dispatched] = last = t
+            dispatched += 1
+        # The engine that starts first.
+        best, engine = _INF, -1
+        for e in range(5):
+            if head[e] == begin[e + 1]:
                 continue
-            ahead = 1
-            i += 1
-        engine = _LOAD if fill >= 0 else a[_ENGINE]
-        kind = chunks[fill, 2] if fill >= 0 else a[_ROW]
-        used[kind] += 1
-        # Dispatch: instructions arrive sixteen at a time, and wait for a place in their queue.
-        if dispatched % _PER_FETCH == 0:
-            before = dispatched + _PER_FETCH - p[_PREFETCH]
-            ask = queued[(before - 1) % len(queued)] + 2 if before > 0 else 0.0
-            fetched = max(fetched, ask + p[_FETCH])
-        dispatch = max(dispatch + 1, fetched)
-        if order[engine] >= depth:
-            dispatch = max(dispatch, starts[engine, order[engine] % depth] + 1)
-        queued[dispatched % len(queued)] = dispatch
-        dispatched += 1
-        ready = max(dispatch + p[_DISPATCH], free[engine])
-        # Tokens.
-        if fill >= 0:
-            ready = max(ready, cleared[chunks[fill, 0]] + p[_TOKEN])
-        else:
-            t = a[_MAP]
-            if a[_WEIGHTS] >= 0:
-                ready = max(ready, arrived[a[_WEIGHTS]] + p[_TOKEN])
-            if a[_CONSTANTS] >= 0:
-                ready = max(ready, arrived[a[_CONSTANTS]] + p[_TOKEN])
-            stop = actions[now + 1, _READS] if now + 1 < n else len(reads)
-            for r in range(a[_READS], stop):
-                source, high = reads[r, 0], reads[r, 2]
-                at = made[offsets[source] + high - 1]
-                if engine == _DWC and a[_BLOCK] < blocks[source] and half[source, 0] >= a[_BLOCK]:
-                    at = min(at, half[source, 1])
-                ready = max(ready, at + p[_TOKEN])
-            if engine != _SAVE and a[_HIGH] - a[_RING] > 0:
-                ready = max(ready, free_at[offsets[t] + a[_HIGH] - a[_RING] - 1] + p[_TOKEN])
-        starts[engine, order[engine] % depth] = ready
-        order[engine] += 1
+            s = index[head[e]]
+            if queued[s] < 0:
+                continue
+            if tokens[e] < 0:
+                at = 0.0
+                for o in range(5):
+                    if wait[s, o]:
+                        given_at = done[begin[o] + wait[s, o] - 1]
+                        if given_at < 0:
+                            at = -1.0
+                            break
+                        at = max(at, given_at + p[_TOKEN])
+                tokens[e] = at
+                if at < 0:
+                    continue
+            t = max(queued[s] + p[_DISPATCH], free[e], tokens[e])
+            for kind in range(2):
+                mask, group = entries[s, 3 + kind], 0
+                while mask:
+                    if mask & 1 and owner[kind, group] != e and owner[kind, group] >= 0:
+                        t = max(t, release[kind, group])
+                    mask >>= 1
+                    group += 1
+            if t < best:
+                best, engine = t, e
+        s = index[head[engine]]
+        kind = entries[s, 1]
+        start[head[engine]] = best
         cost = float(busy[kind])
         if engine == _LOAD:
-            bursts = max(1.0 if fill >= 0 else float(a[_RUNS]), moved[kind] / p[_BURST])
-            least = max(cost, bursts * p[_INTERVAL])
-            begin = max(data, ready + p[_LOAD_START] + p[_LATENCY])
-            data = _reserve(left, begin, moved[kind] / rates[0], least)
-            free[_LOAD] = (
-                max(
-                    ready + p[_LOAD_START] + bursts * p[_INTERVAL], data - p[_LATENCY] - p[_WINDOW] / rates[0]
-                )
-                + 1
+            bursts = max(float(entries[s, 2]), np.ceil(moved[kind] / p[_BURST]))
+            one = min(moved[kind] / entries[s, 2], p[_BURST])
+            at = best + p[_LOAD_START] + p[_LATENCY]
+            least = bursts * max(p[_INTERVAL], p[_LATENCY] / p[_WINDOW])
+            bus[0] = _reserve(
+                left, max(bus[0], at), moved[kind] / rates[0], max(moved[kind] / p[_STREAM], least)
             )
-            done = data + p[_LOAD_RECEIVE] + p[_LOAD_TAIL]
+            first = max(data, at + one / p[_BEAT] + p[_LOAD_RECEIVE])
+            data = max(first + cost, bus[0] + p[_LOAD_RECEIVE] + one / p[_STREAM])
+            # The last burst is asked for when the one that had its slot was taken out.
+            total += bursts
+            taken[loads, 0], taken[loads, 1], taken[loads, 2] = total, first, data
+            loads += 1
+            while taken[oldest, 0] < total - p[_WINDOW]:
+                oldest += 1
+            behind = taken[oldest, 0] - total + p[_WINDOW]
+            each = (taken[oldest, 2] - taken[oldest, 1]) / (
+                taken[oldest, 0] - (taken[oldest - 1, 0] if oldest else 0.0)
+            )
+            slot = taken[oldest, 2] - behind * each if total > p[_WINDOW] else 0.0
+            free[_LOAD] = max(best + p[_LOAD_START] + (bursts - 1) * p[_INTERVAL], slot) + 1
+            finish = data + p[_LOAD_TAIL]
         elif engine == _SAVE:
-            begin = max(write_data, ready + p[_SAVE_START] + p[_SAVE_SEND])
-            write_data = _reserve(
-                left, begin, moved[kind] / rates[1], max(cost, float(a[_RUNS] * p[_INTERVAL]))
-            )
-            free[_SAVE] = max(ready + p[_SAVE_START] + cost, write_data - p[_WINDOW] / rates[1])
-            done = write_data + p[_RESPONSE] + p[_SAVE_TAIL]
+            bursts = max(float(entries[s, 2]), np.ceil(moved[kind] / p[_BURST]))
+            one = min(moved[kind] / entries[s, 2], p[_BURST])
+            at = max(gathered, best + p[_SAVE_START])
+            cost = max(cost, bursts * p[_INTERVAL])
+            bus[1] = _reserve(left, max(bus[1], at + one / p[_STREAM]), moved[kind] / rates[1], cost)
+            gathered = max(at + cost, bus[1] - p[_WINDOW] * one / rates[1])
+            free[_SAVE] = gathered
+            finish = max(bus[1], gathered + p[_SAVE_SEND] + one / p[_BEAT]) + p[_RESPONSE] + p[_SAVE_TAIL]
         else:
-            free[engine] = ready + cost
-            done = free[engine] + tail[kind]
-        done = max(done, given[engine] + 1)
-        given[engine] = done
-        end = max(end, done)
-        if fill >= 0:
-            arrived[fill] = last_read[fill] = done
-            continue
-        if engine != _SAVE and a[_HIGH] > a[_LOW]:
-            if a[_BLOCK] == blocks[t]:
-                made[offsets[t] + a[_LOW] : offsets[t] + a[_HIGH]] = done
-            elif a[_BLOCK] and half[t, 0] == 0:
-                half[t, 0], half[t, 1] = a[_BLOCK], done
-        for k in (a[_WEIGHTS], a[_CONSTANTS]):
-            if k >= 0:
-                last_read[k] = max(last_read[k], done)
-        for r in range(a[_READS], stop):
-            source = reads[r, 0]
-            for y in range(offsets[source] + reads[r, 1], offsets[source] + reads[r, 2]):
-                free_at[y] = max(free_at[y], done)
-    return end, dispatched
+            free[engine] = best + cost
+            finish = free[engine] + tail[kind]
+        finish = max(finish, given[engine] + 1)
+        done[head[engine]] = given[engine] = finish
+        end = max(end, finish)
+        for kind in range(2):
+            mask, group = entries[s, 3 + kind], 0
+            while mask:
+                if mask & 1:
+                    owner[kind, group], release[kind, group] = engine, finish + 1 if kind else free[engine]
+                mask >>= 1
+                group += 1
+        head[engine] += 1
+        tokens[engine] = -1.0
+    return end

@@ -1,10 +1,14 @@
-"""Cycles of tiles, many at once: instructions as the compiler would write them, through the simulator's own `timing.costs`."""
+"""Cycles of tiles, many at once: instructions as the compiler would write them, through the simulator's own `timing.costs`;
+and sums of them for every run of layers."""
+
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from ..hwsim.timing import costs, machine, read_ways
@@ -15,9 +19,10 @@ from .quick_network import FUSE, LAYER, MAP, PART, Network, Tiled
 from .search import _TILES
 from .weights import parameter_words
 
-__all__ = ["busy_table", "column_tiles", "no_tiles"]
+__all__ = ["busy_tables", "column_tiles", "no_tiles", "ring_table"]
 
 _Ints = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 
 
 def _cycles(net: Network, arch: Arch, layer: _Ints, rows: _Ints, cols: _Ints) -> _Ints:
@@ -63,8 +68,9 @@ def _cycles(net: Network, arch: Arch, layer: _Ints, rows: _Ints, cols: _Ints) ->
     return out
 
 
-def busy_table(net: Network, arch: Arch) -> _Ints:
-    """Cycles of a full-width tile, by layer and tile height; made once for all machines that compute alike."""
+def busy_tables(net: Network, arch: Arch) -> tuple[_Ints, _Floats, _Floats, _Floats]:
+    """Cycles of full-width tiles, by layer and tile height, and what `quick_prices.entry_times` makes of them; made once for all
+    machines that compute alike."""
     vector = machine(arch)
     key = ("busy", vector[:12].tobytes(), vector[14:].tobytes())
     if key not in net.memo:
@@ -72,9 +78,23 @@ def busy_table(net: Network, arch: Arch) -> _Ints:
         cols = net.sizes.maps[net.chain.out[layer], MAP.index("w")]
         table = np.zeros((len(net.layers), int(rows.max(initial=1)) + 1), np.int64)
         table[layer, rows] = _cycles(net, arch, layer, rows, cols)
-        net.memo[key] = table
+        net.memo[key] = table, *entry_times(net.chain, net.runs, table, FUSE)
     found = net.memo[key]
-    assert isinstance(found, np.ndarray)
+    assert isinstance(found, tuple)
+    return found
+
+
+def ring_table(net: Network, arch: Arch) -> tuple[_Ints, _Ints, _Ints]:
+    """What `quick_prices.ring_words` gives, made once for each size that an operand may have."""
+    operand = arch.span * arch.group_words
+    key = ("rings", operand)
+    if key not in net.memo:
+        columns = [MAP.index(name) for name in ("h", "w", "c", "blocks", "fold", "fold_width")]
+        net.memo[key] = ring_words(
+            net.chain, net.runs, np.ascontiguousarray(net.sizes.maps[:, columns]), operand
+        )
+    found = net.memo[key]
+    assert isinstance(found, tuple)
     return found
 
 
@@ -133,3 +153,83 @@ def _column_tiles(net: Network, graph: Graph, arch: Arch, n: int) -> _Ints:
             (cols, int(runs.rows[e]), int(e), source, int(b)) for e, b in zip(entries, total, strict=True)
         ]
     return np.array(out, np.int64).reshape(-1, 5)
+
+
+# -- sums over runs ------------------------------------------------------------------------------------------------------
+@njit(cache=True)
+def entry_times(net, runs, busy, fuse):  # type: ignore[no-untyped-def]
+    """Cycles of the layers of each entry of `runs`; `busy` by layer and tile height.
+
+    Returns
+    -------
+    cycles : (entries * fuse,)
+    time : (entries, 2)
+        Of the busiest engine, and of all.
+    used : (rings,)
+        Cycles that a map is written or read, whichever is more, by layers.
+    """
+    used = np.zeros(len(runs.ring))
+    reading = np.zeros(len(net.height))
+    cycles, out = np.zeros(len(runs.rows) * fuse), np.zeros((len(runs.rows), 2))
+    time = np.zeros(5)
+    for j in range(1, len(net.engine) + 1):
+        for n in range(1, fuse + 1):
+            run = runs.run_at[j, n]
+            if run < 0 or net.engine[j - 1] < 0:
+                continue
+            for entry in range(runs.run_entries[run], runs.run_entries[run + 1]):
+                time[:] = 0.0
+                for layer in range(n):
+                    slot = entry * fuse + layer
+                    for k in range(runs.tiles[slot], runs.tiles[slot + 1]):
+                        cycles[slot] += busy[j - n + layer, runs.tile[k]] * runs.times[k]
+                    time[net.engine[j - n + layer]] += cycles[slot]
+                out[entry, 0], out[entry, 1] = time.max(), time.sum()
+                for k in range(runs.run_maps[run], runs.run_maps[run + 1]):
+                    reading[runs.maps[k]] = 0.0
+                for layer in range(j - n, j):
+                    busy_here = cycles[entry * fuse + layer - j + n]
+                    reading[net.out[layer]] = max(reading[net.out[layer]], busy_here)
+                    for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+                        reading[net.ins[e]] = max(reading[net.ins[e]], busy_here)
+                for k in range(runs.run_maps[run + 1] - runs.run_maps[run]):
+                    used[runs.rings[entry] + k] = reading[runs.maps[runs.run_maps[run] + k]]
+    return cycles, out, used
+
+
+@njit(cache=True)
+def ring_words(net, runs, maps, operand):  # type: ignore[no-untyped-def]
+    """Map words of the rings of each entry, if all that is read is loaded and nothing stays.
+
+    Parameters
+    ----------
+    maps : (maps, 6)
+        h, w, c, blocks, words a column where the map is loaded folded, columns then.
+    operand : int
+        Words that a ring may take.
+
+    Returns
+    -------
+    words, slack : (rings,)
+        With the fewest rows, and with slack.
+    total : (entries, 2)
+        Words of all rings, and rings that take too many.
+    """
+    words, slack = np.zeros(len(runs.ring), np.int64), np.zeros(len(runs.ring), np.int64)
+    total = np.zeros((len(runs.rows), 2), np.int64)
+    for j in range(1, len(net.engine) + 1):
+        for n in range(1, runs.run_at.shape[1]):
+            run = runs.run_at[j, n]
+            if run < 0:
+                continue
+            first = runs.run_maps[run]
+            for entry in range(runs.run_entries[run], runs.run_entries[run + 1]):
+                for k in range(runs.run_maps[run + 1] - first):
+                    t, at = runs.maps[first + k], runs.rings[entry] + k
+                    line = maps[t, 1] * maps[t, 3]
+                    if maps[t, 4] and not (j - n <= net.maker[t] < j):
+                        line = maps[t, 5] * maps[t, 4]
+                    words[at], slack[at] = runs.ring[at] * line, runs.slack[at] * line
+                    total[entry, 0] += words[at]
+                    total[entry, 1] += 1 if words[at] > operand else 0
+    return words, slack, total

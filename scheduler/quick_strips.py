@@ -36,9 +36,11 @@ class Chain(NamedTuple):
         Where an edge's rows lie in `first` and `stop` (`Layer.reach`).
     first, stop : (sum of heights,)
     height : (maps,)
-    last_reader : (maps,)
-        Last layer that reads the map; -1 for none.
+    maker, last_reader : (maps,)
+        Layer that makes the map, last layer that reads it; -1 for none.
     is_output : (maps,)
+    elementwise : (layers,)
+        Add, multiply, table, PReLU on the VEC engine: may write over a source.
     """
 
     engine: _Ints
@@ -50,8 +52,10 @@ class Chain(NamedTuple):
     first: _Ints
     stop: _Ints
     height: _Ints
+    maker: _Ints
     last_reader: _Ints
     is_output: _Ints
+    elementwise: _Ints
 
 
 class Runs(NamedTuple):
@@ -75,6 +79,10 @@ class Runs(NamedTuple):
         Where the tile heights of an entry's layers begin.
     tile, times : (...,)
         Tile height, and how many strips have it.
+    kinds : (...,)
+        Engine that makes and engine that first reads each of `maps` in its run, as a number.
+    over : (entries * fuse,)
+        Sources that each layer may write over: bit k for its input k.
     """
 
     run_at: _Ints
@@ -90,6 +98,8 @@ class Runs(NamedTuple):
     tiles: _Ints
     tile: _Ints
     times: _Ints
+    kinds: _Ints
+    over: _Ints
 
 
 @njit(cache=True)
@@ -97,28 +107,69 @@ def _ceil(a, b):  # type: ignore[no-untyped-def]
     return (a + b - 1) // b
 
 
+class _Run(NamedTuple):
+    """Layers i..j-1 and their maps, by place in the order of appearance (`maps`; `place`: -1 elsewhere).
+
+    `made` maps are made here; the edges that read map k are ``edge[reader[k]]`` and on, of layers `layer`; `need` and `stage`
+    are as in `strips.Strips`.
+    """
+
+    place: _Ints
+    maps: _Ints
+    made: _Ints
+    reader: _Ints
+    edge: _Ints
+    layer: _Ints
+    need: _Ints
+    stage: _Ints
+
+
 @njit(cache=True)
-def _maps_of(net, i, j, place, maps):  # type: ignore[no-untyped-def]
-    """Maps of layers i..j-1 in order of appearance, and the place of each in that list (`place`, else -1)."""
+def _room_for(net, fuse, rows):  # type: ignore[no-untyped-def]
+    """Scratch for runs of up to `fuse` layers and `rows` strips."""
+    widest = 0
+    for layer in range(len(net.engine)):
+        widest = max(widest, net.in_ptr[layer + 1] - net.in_ptr[layer])
+    most = min(fuse * (widest + 1), len(net.height)) + 1
+    edges = fuse * widest + 1
+    return _Run(
+        np.full(len(net.height), -1, np.int64), np.zeros(most, np.int64), np.zeros(most, np.int64),
+        np.zeros(most + 1, np.int64), np.zeros(edges, np.int64), np.zeros(edges, np.int64),
+        np.zeros((most, rows + 1), np.int64), np.zeros(most, np.int64),
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _maps_of(net, i, j, run):  # type: ignore[no-untyped-def]
+    """Set what is known of layers i..j-1 without their strips; returns the number of maps."""
     n = 0
     for layer in range(i, j):
-        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-            t = net.ins[e]
-            if place[t] < 0:
-                place[t] = n
-                maps[n] = t
+        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1] + 1):
+            t = net.ins[e] if e < net.in_ptr[layer + 1] else net.out[layer]
+            if run.place[t] < 0:
+                run.place[t], run.maps[n], run.made[n] = n, t, 0
                 n += 1
-        t = net.out[layer]
-        if place[t] < 0:
-            place[t] = n
-            maps[n] = t
-            n += 1
+        run.made[run.place[net.out[layer]]] = 1
+    run.reader[: n + 1] = 0
+    for e in range(net.in_ptr[i], net.in_ptr[j]):
+        run.reader[run.place[net.ins[e]] + 1] += 1
+    for k in range(n):
+        run.reader[k + 1] += run.reader[k]
+    for layer in range(i, j):
+        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+            k = run.place[net.ins[e]]
+            run.edge[run.reader[k]], run.layer[run.reader[k]] = e, layer
+            run.reader[k] += 1
+    for k in range(n, 0, -1):
+        run.reader[k] = run.reader[k - 1]
+    run.reader[0] = 0
     return n
 
 
 @njit(cache=True)
-def _rows(net, i, j, rows, place, maps, n, need, stage):  # type: ignore[no-untyped-def]
-    """Fill `need` and `stage` (as in `strips.Strips`, by place of the map); returns strips and the last stage."""
+def _rows(net, i, j, rows, run, n):  # type: ignore[no-untyped-def]
+    """Fill `need` and `stage`; returns strips and the last stage."""
+    place, need, stage = run.place, run.need, run.stage
     driver = net.ins[net.in_ptr[j - 1]] if net.reduces[j - 1] else net.out[j - 1]
     count = _ceil(net.height[driver], rows)
     need[:n, : count + 1] = 0
@@ -130,47 +181,37 @@ def _rows(net, i, j, rows, place, maps, n, need, stage):  # type: ignore[no-unty
                 need[at, s] = min(s * rows, height)
         elif net.reduces[layer]:
             need[at, count] = height
-        else:
-            read = False
-            for other in range(i, j):
-                for e in range(net.in_ptr[other], net.in_ptr[other + 1]):
-                    read |= net.ins[e] == t
-            if not read:
-                for s in range(1, count + 1):
-                    need[at, s] = _ceil(height * s, count)
+        elif run.reader[at] == run.reader[at + 1]:
+            for s in range(1, count + 1):
+                need[at, s] = _ceil(height * s, count)
         if net.is_output[t] or net.last_reader[t] >= j:
             need[at, count] = height
         for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
             source = place[net.ins[e]]
-            most = net.height[net.ins[e]]
+            most, reach = net.height[net.ins[e]], net.reach_ptr[e] - 1
             for s in range(1, count + 1):
                 if net.reduces[layer]:
                     want = min(s * rows, most)
                 else:
-                    want = net.stop[net.reach_ptr[e] + need[at, s] - 1] if need[at, s] > 0 else 0
+                    want = net.stop[reach + need[at, s]] if need[at, s] > 0 else 0
                 need[source, s] = max(need[source, s], want)
 
-    stage[:n] = -1
     last = 0
     for layer in range(i, j):
         late = 0
         for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-            t = net.ins[e]
-            for maker in range(i, layer):
-                if net.out[maker] == t:
-                    other = net.engine[maker]
-                    wait = net.engine[layer] == _CONV and other in (_DWC, _VEC) and count > 1
-                    late = max(late, stage[place[t]] + (1 if wait else 0))
+            at = place[net.ins[e]]
+            if run.made[at]:
+                maker = net.engine[net.maker[net.ins[e]]]
+                wait = net.engine[layer] == _CONV and maker in (_DWC, _VEC) and count > 1
+                late = max(late, stage[at] + (1 if wait else 0))
         stage[place[net.out[layer]]] = late
         last = max(last, late)
-    for layer in range(j - 1, i - 1, -1):
-        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-            at, made = place[net.ins[e]], False
-            for maker in range(i, j):
-                made |= net.out[maker] == net.ins[e]
-            if not made:
-                mine = stage[place[net.out[layer]]]
-                stage[at] = mine if stage[at] < 0 else min(stage[at], mine)
+    for k in range(n):
+        if not run.made[k]:
+            stage[k] = last
+            for r in range(run.reader[k], run.reader[k + 1]):
+                stage[k] = min(stage[k], stage[place[net.out[run.layer[r]]]])
     return count, last
 
 
@@ -180,33 +221,58 @@ def _within(index, most):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _ring(net, i, j, t, place, need, stage, count, steps):  # type: ignore[no-untyped-def]
-    """Fewest rows of the ring of map `t`, and the rows that let its producer run ahead."""
-    at = place[t]
-    mine, made = stage[at], False
-    for layer in range(i, j):
-        made |= net.out[layer] == t
+def _low(net, run, k, r, strip, count):  # type: ignore[no-untyped-def]
+    """First row of map k that its reader `r` still reads from a strip on; beyond the map when none."""
+    layer = run.layer[r]
+    if net.reduces[layer]:
+        return run.need[k, strip]
+    to = run.place[net.out[layer]]
+    if run.need[to, strip] >= run.need[to, count]:
+        return _NEVER
+    return net.first[net.reach_ptr[run.edge[r]] + run.need[to, strip]]
+
+
+@njit(cache=True)
+def _ring(net, run, k, count, steps):  # type: ignore[no-untyped-def]
+    """Fewest rows of the ring of map k, and the rows that let its producer run ahead."""
+    mine = run.stage[k]
     ring = slack = 1
     for step in range(steps):
-        after = need[at, _within(step - mine + 1, count)]
-        ahead = need[at, _within(step - mine + 2, count)]
+        after = run.need[k, _within(step - mine + 1, count)]
+        ahead = run.need[k, _within(step - mine + 2, count)]
         low = after
-        for layer in range(i, j):
-            to = place[net.out[layer]]
-            for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-                if net.ins[e] != t:
-                    continue
-                strip = _within(step - stage[to], count)
-                if net.reduces[layer]:
-                    low = min(low, need[at, strip])
-                elif need[to, strip] < need[to, count]:
-                    low = min(low, net.first[net.reach_ptr[e] + need[to, strip]])
-        if made:
-            low = min(low, need[at, _within(step - mine, count)])
+        for r in range(run.reader[k], run.reader[k + 1]):
+            strip = _within(step - run.stage[run.place[net.out[run.layer[r]]]], count)
+            low = min(low, _low(net, run, k, r, strip, count))
+        if run.made[k]:
+            low = min(low, run.need[k, _within(step - mine, count)])
         ring, slack = max(ring, after - low), max(slack, ahead - low)
-    height = net.height[t]
-    ring = min(ring, height)
-    return ring, min(max(ring, slack), height)
+    height = net.height[run.maps[k]]
+    ring, alone = min(ring, height), run.made[k] == 1
+    for r in range(run.reader[k], run.reader[k + 1]):
+        alone = alone and net.engine[run.layer[r]] == net.engine[net.maker[run.maps[k]]]
+    return ring, ring if alone else min(max(ring, slack), height)
+
+
+@njit(cache=True)
+def _replaces(net, run, layer, e, count, steps):  # type: ignore[no-untyped-def]
+    """Whether an elementwise layer may write over what edge `e` reads, as `strips.may_replace`."""
+    k, to = run.place[net.ins[e]], run.place[net.out[layer]]
+    if not net.elementwise[layer] or run.made[k]:
+        return False
+    for other in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+        if other != e and net.ins[other] == net.ins[e]:
+            return False
+    for step in range(steps):
+        written = run.need[to, _within(step - run.stage[to] + 1, count)]
+        for r in range(run.reader[k], run.reader[k + 1]):
+            if run.layer[r] == layer:
+                continue
+            late = 1 if run.layer[r] > layer else 0
+            strip = _within(step + 1 - late - run.stage[run.place[net.out[run.layer[r]]]], count)
+            if written > _low(net, run, k, r, strip, count):
+                return False
+    return True
 
 
 @njit(cache=True)
@@ -219,55 +285,59 @@ def _grown(a, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def runs_of(net, fuse):  # type: ignore[no-untyped-def]
-    """All runs of up to `fuse` layers, as the fields of `Runs`."""
-    layers, most = len(net.engine), net.height.max()
-    place = np.full(len(net.height), -1, np.int64)
-    here = np.zeros(len(net.height) + 1, np.int64)
+def runs_of(net, fuse, counts):  # type: ignore[no-untyped-def]
+    """All runs of up to `fuse` layers, as the fields of `Runs`; several layers take one of `counts` strips."""
+    layers = len(net.engine)
     run_at = np.full((layers + 1, fuse + 1), -1, np.int64)
     start = np.zeros(1, np.int64)
-    run_maps, run_entries, maps = start.copy(), start.copy(), start.copy()
-    rows_, count_, steps_, rings = start.copy(), start.copy(), start.copy(), start.copy()
+    run_maps, run_entries, maps, over = start.copy(), start.copy(), start.copy(), start.copy()
+    kinds = start.copy()
+    rows_, strips_, steps_, rings = start.copy(), start.copy(), start.copy(), start.copy()
     ring_, slack_, tiles, tile, times = start.copy(), start.copy(), start.copy(), start.copy(), start.copy()
     runs = entries = n_maps = n_rings = n_tiles = 0
-    widest = 0
-    for layer in range(layers):
-        widest = max(widest, net.in_ptr[layer + 1] - net.in_ptr[layer])
-    need = np.zeros((fuse * (widest + 1), most + 1), np.int64)
-    stage = np.zeros(len(need), np.int64)
+    run = _room_for(net, fuse, net.height.max())
     for j in range(1, layers + 1):
         for i in range(j - 1, max(-1, j - 1 - fuse), -1):
-            if net.engine[i] < 0 or (j - i > 1 and (net.reduces[i] or net.engine[j - 1] < 0)):
+            if j - i > 1 and (net.reduces[i] or net.engine[i] < 0 or net.engine[j - 1] < 0):
                 break
-            n = _maps_of(net, i, j, place, here)
+            n = _maps_of(net, i, j, run)
             run_at[j, j - i] = runs
-            maps = _grown(maps, n_maps + n)
-            maps[n_maps : n_maps + n] = here[:n]
+            maps, kinds = _grown(maps, n_maps + n), _grown(kinds, n_maps + n)
+            maps[n_maps : n_maps + n] = run.maps[:n]
+            for k in range(n):
+                made = net.engine[net.maker[run.maps[k]]] if run.made[k] else 0
+                read = net.engine[run.layer[run.reader[k]]] if run.reader[k + 1] > run.reader[k] else -2
+                kinds[n_maps + k] = made * 8 + read + 2
             n_maps += n
             driver = net.ins[net.in_ptr[j - 1]] if net.reduces[j - 1] else net.out[j - 1]
             height, before = net.height[driver], -1
-            for parts in range(1, height + 1):
-                rows = _ceil(height, parts)
-                if rows == before or (j - i > 1 and rows == height):
+            for option in range(len(counts) if j - i > 1 else height):
+                parts = counts[option] if j - i > 1 else option + 1
+                rows = _ceil(height, min(parts, height))
+                if rows == before or (j - i > 1 and not 1 < parts <= height):
                     continue
                 before = rows
-                count, last = _rows(net, i, j, rows, place, here, n, need, stage)
-                rows_, count_, steps_ = (
-                    _grown(rows_, entries + 1), _grown(count_, entries + 1), _grown(steps_, entries + 1),
-                )  # fmt: skip
-                rows_[entries], count_[entries], steps_[entries] = rows, count, count + last
+                count, last = _rows(net, i, j, rows, run, n)
+                rows_, strips_ = _grown(rows_, entries + 1), _grown(strips_, entries + 1)
+                steps_ = _grown(steps_, entries + 1)
+                rows_[entries], strips_[entries], steps_[entries] = rows, count, count + last
                 ring_, slack_ = _grown(ring_, n_rings + n), _grown(slack_, n_rings + n)
                 for k in range(n):
-                    found = _ring(net, i, j, here[k], place, need, stage, count, count + last)
-                    ring_[n_rings + k], slack_[n_rings + k] = found
+                    ring_[n_rings + k], slack_[n_rings + k] = _ring(net, run, k, count, count + last)
                 n_rings += n
-                tiles = _grown(tiles, (entries + 1) * fuse + 1)
-                for layer in range(fuse):
-                    first = n_tiles
-                    if i + layer < j and not net.reduces[i + layer]:
-                        at = place[net.out[i + layer]]
-                        for s in range(count):
-                            high = need[at, s + 1] - need[at, s]
+                tiles, over = _grown(tiles, (entries + 1) * fuse + 1), _grown(over, (entries + 1) * fuse)
+                for layer in range(i, i + fuse):
+                    slot, first = entries * fuse + layer - i, n_tiles
+                    over[slot] = 0
+                    if layer < j and net.elementwise[layer]:
+                        for e in range(net.in_ptr[layer + 1] - 1, net.in_ptr[layer] - 1, -1):
+                            if _replaces(net, run, layer, e, count, count + last):
+                                over[slot] |= 1 << (e - net.in_ptr[layer])
+                    reduces = layer < j and net.reduces[layer]
+                    if layer < j:
+                        at = run.place[net.out[layer]]
+                        for s in range(1 if reduces else count):
+                            high = 1 if reduces else run.need[at, s + 1] - run.need[at, s]
                             k = first
                             while k < n_tiles and tile[k] != high:
                                 k += 1
@@ -277,11 +347,7 @@ def runs_of(net, fuse):  # type: ignore[no-untyped-def]
                                 tile[k], times[k] = high, 0
                             if high:
                                 times[k] += 1
-                    elif i + layer < j:
-                        tile, times = _grown(tile, n_tiles + 1), _grown(times, n_tiles + 1)
-                        tile[n_tiles] = times[n_tiles] = 1
-                        n_tiles += 1
-                    tiles[entries * fuse + layer + 1] = n_tiles
+                    tiles[slot + 1] = n_tiles
                 entries += 1
                 rings = _grown(rings, entries + 1)
                 rings[entries] = n_rings
@@ -289,11 +355,11 @@ def runs_of(net, fuse):  # type: ignore[no-untyped-def]
             run_maps, run_entries = _grown(run_maps, runs + 1), _grown(run_entries, runs + 1)
             run_maps[runs], run_entries[runs] = n_maps, entries
             for k in range(n):
-                place[here[k]] = -1
+                run.place[run.maps[k]] = -1
     return (
-        run_at, run_maps[: runs + 1], run_entries[: runs + 1], maps[:n_maps], rows_[:entries], count_[:entries],
+        run_at, run_maps[: runs + 1], run_entries[: runs + 1], maps[:n_maps], rows_[:entries], strips_[:entries],
         steps_[:entries], rings[: entries + 1], ring_[:n_rings], slack_[:n_rings], tiles[: entries * fuse + 1],
-        tile[:n_tiles], times[:n_tiles],
+        tile[:n_tiles], times[:n_tiles], kinds[:n_maps], over[: entries * fuse],
     )  # fmt: skip
 
 
@@ -314,23 +380,23 @@ def group_rows(net, groups):  # type: ignore[no-untyped-def]
     maps : (...,)
         Maps of the groups, from ``begin[g, 0]``.
     """
-    place = np.full(len(net.height), -1, np.int64)
-    here = np.zeros(len(net.height) + 1, np.int64)
     begin = np.zeros((len(groups) + 1, 2), np.int64)
     counts = np.zeros(len(groups), np.int64)
     need, stage, maps = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    longest = 1
+    for g in range(len(groups)):
+        longest = max(longest, groups[g, 1] - groups[g, 0])
+    run = _room_for(net, longest, net.height.max())
     for g in range(len(groups)):
         i, j, rows = groups[g]
-        n = _maps_of(net, i, j, place, here)
-        driver = net.ins[net.in_ptr[j - 1]] if net.reduces[j - 1] else net.out[j - 1]
-        count = _ceil(net.height[driver], rows)
-        rows_here, stage_here = np.zeros((n, count + 1), np.int64), np.zeros(n, np.int64)
-        _rows(net, i, j, rows, place, here, n, rows_here, stage_here)
+        n = _maps_of(net, i, j, run)
+        count, _ = _rows(net, i, j, rows, run, n)
         a, b = begin[g]
         stage, maps, need = _grown(stage, a + n), _grown(maps, a + n), _grown(need, b + n * (count + 1))
-        stage[a : a + n], maps[a : a + n] = stage_here, here[:n]
-        need[b : b + n * (count + 1)] = rows_here.ravel()
-        begin[g + 1, 0], begin[g + 1, 1], counts[g] = a + n, b + n * (count + 1), count
+        stage[a : a + n], maps[a : a + n] = run.stage[:n], run.maps[:n]
         for k in range(n):
-            place[here[k]] = -1
+            need[b : b + count + 1] = run.need[k, : count + 1]
+            b += count + 1
+            run.place[run.maps[k]] = -1
+        begin[g + 1, 0], begin[g + 1, 1], counts[g] = a + n, b, count
     return begin, need, stage, counts, maps

@@ -20,38 +20,57 @@ _Ints = NDArray[np.int64]
 # Columns of quick_stream.FIELDS and SHAPE.
 (_OPCODE, _FUNC, _OUT_H, _OUT_W, _KH, _KW, _BLOCKS, _OUT_C, _LANE0, _WAYS, _DRAIN_WAYS, _PACKED, _FIRST, _LAST,
  _DIAGONAL, _SY, _SX, _DY, _DX, _A_GROUP, _B_GROUP, _BROADCAST, _BILINEAR, _TABLE, _RUN_BYTES, _RUNS1, _RUNS2, _WIDTH,
- _HEIGHT, _TAKE, _STEP, _FOLD, _RECORDS, _RECORD_ROWS, _FOLD_PAD) = range(35)  # fmt: skip
-_LANES, _OC, _PIXELS, _DRAIN, _BANKS, _WEIGHT_WORDS = range(6)
+ _HEIGHT, _TAKE, _STEP, _FOLD, _RECORDS, _RECORD_ROWS, _FOLD_PAD, _A_SPAN, _B_SPAN) = range(37)  # fmt: skip
+_LANES, _OC, _PIXELS, _DRAIN, _BANKS, _WEIGHT_WORDS, _GROUP_WORDS, _SPAN = range(8)
 
 _LOAD, _CONV, _DWC, _VEC, _SAVE = range(5)
 _OP_LOAD, _OP_FILL, _OP_CONV, _OP_DWC, _OP_VEC, _OP_SAVE = range(1, 7)
 _FUNC_TABLE = 4
 _WEIGHTS, _DEEP, _TABLES, _VECTOR = range(4)
-_STREAMED, _CHUNKED = 1, 2
+_STREAMED, _CHUNKED, _PARTS = 1, 2, 3
 
-# Columns of quick_plan.GROUP, and of quick_network.LAYER, PART and MAP.
-_G_FIRST, _G_STOP, _G_ROWS, _G_COLS, _G_MODE, _G_CHUNK, _G_ENTRY, _G_SLACK = range(8)
+# Columns of quick_place.GROUP and RING, and of quick_network.LAYER, PART and MAP.
+_G_FIRST, _G_STOP, _G_ROWS, _G_COLS, _G_MODE, _G_CHUNK, _G_ENTRY, _G_RINGS = range(8)
+_R_BASE, _R_ROWS, _R_BLOCKS, _R_WIDTH = range(4)
 _L_FUNC, _L_KH, _L_KW, _L_SX, _L_DX, _L_BROADCAST, _L_BILINEAR, _L_TABLE, _L_LOOKUP, _L_CONSTANTS = range(10)
 (_P_LAYER, _P_SOURCE, _P_FIRST, _P_STOP, _P_OFFSET, _P_CHANNELS, _P_KH, _P_KW, _P_SY, _P_SX, _P_DY, _P_DX, _P_PAD_TOP,
  _P_PAD_LEFT, _P_STEP_Y, _P_STEP_X, _P_ORIGIN_Y, _P_ORIGIN_X, _P_DEPTHWISE, _P_RECORD, _P_INPUTS, _P_BYTES, _P_COUNT,
  _P_FOLD) = range(24)  # fmt: skip
-_M_H, _M_W, _M_C, _M_BLOCKS, _M_FOLD, _M_FOLD_WIDTH, _M_FOLD_TAKE, _M_FOLD_STEP = range(8)
+(
+    _M_H,
+    _M_W,
+    _M_C,
+    _M_BLOCKS,
+    _M_FOLD,
+    _M_FOLD_WIDTH,
+    _M_FOLD_TAKE,
+    _M_FOLD_STEP,
+    _M_INPUT,
+    _M_STAY,
+    _M_VIEW,
+    _M_BIT,
+) = range(12)
 
 
 class _Out(NamedTuple):
-    """A stream in the making: arrays with room, and how far each is filled (`at`: kinds, actions, reads, chunks).
+    """A stream in the making: arrays with room, and how far each is filled (`at`: kinds, actions, reads, chunks, places).
 
-    `begin` is the first kind of the present group; `ring` rows of each map's ring; `kept` chunks that stay: of parts, of tables
-    in a drain, of constants of VEC (-1: none); `seen` scratch, an entry a bank.
+    `begin` is the first kind of the present group; `ring` the rings of maps in force, `place` their places; `chunk` output
+    blocks an instruction of each layer (0: all); `kept` chunks that stay: of parts by their first output block, of tables in a
+    drain, of constants of VEC (-1: none); `seen` scratch, an entry a bank.
     """
 
     fields: _Ints
     actions: _Ints
     reads: _Ints
     chunks: _Ints
+    places: _Ints
     at: _Ints
     begin: _Ints
     ring: _Ints
+    place: _Ints
+    chunk: _Ints
+    kept_at: _Ints
     kept: _Ints
     kept_table: _Ints
     kept_words: _Ints
@@ -79,6 +98,13 @@ def _ceil(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _stays(sizes, mask, t):  # type: ignore[no-untyped-def]
+    """Whether a map is in a set of maps on chip."""
+    bit = sizes.maps[t, _M_BIT]
+    return bit >= 0 and (mask >> bit) & 1 == 1
+
+
+@njit(cache=True)
 def _ways(pixels, stride, banks):  # type: ignore[no-untyped-def]
     """As `timing.read_ways`."""
     divisor = 1
@@ -91,16 +117,22 @@ def _ways(pixels, stride, banks):  # type: ignore[no-untyped-def]
 def _free(h, w, block, together, sy, sx, pitch, ring, row, seen):  # type: ignore[no-untyped-def]
     """As `ports.free_of_conflicts`; `seen` has an entry a bank."""
     seen[:] = -1
-    turn = 0
+    turn, mask, in_block, in_turn = 0, len(seen) - 1, 0, 0
     for y in range(h):
         line = (row + y * sy) % ring * pitch
-        for x in range(w):
-            if (y * w + x) % block % together == 0:
+        for _ in range(w):
+            if in_block == block:
+                in_block = 0
+            if in_block == 0 or in_turn == together:
                 turn += 1
-            bank = (line + x * sx) % len(seen)
+                in_turn = 0
+            bank = line & mask
             if seen[bank] == turn:
                 return False
             seen[bank] = turn
+            line += sx
+            in_block += 1
+            in_turn += 1
     return True
 
 
@@ -124,22 +156,47 @@ def _kind(out, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _emit(out, site, engine, row, t, low, high, block, weights, constants, runs):  # type: ignore[no-untyped-def]
-    """One more action; its reads follow by `_read`."""
+def _groups(out, t, low, high, b0, b1, m):  # type: ignore[no-untyped-def]
+    """First and last map group with rows low..high-1 and blocks b0..b1-1 of a map, as `spans.name_groups` finds them."""
+    r = out.ring[t]
+    plane, first, rows = r[_R_ROWS] * r[_R_WIDTH], low % r[_R_ROWS], high - low
+    if first + rows > r[_R_ROWS]:
+        first, rows = 0, r[_R_ROWS]
+    if b1 - b0 >= r[_R_BLOCKS]:
+        b0, b1 = 0, r[_R_BLOCKS]
+    elif b0 >= r[_R_BLOCKS]:
+        b0, b1 = b0 % r[_R_BLOCKS], b0 % r[_R_BLOCKS] + b1 - b0
+    base = r[_R_BASE] + b0 * plane + first * r[_R_WIDTH]
+    stop = base + (b1 - b0 - 1) * plane + rows * r[_R_WIDTH] - 1
+    size = m[_GROUP_WORDS]
+    return (base // size, stop // size) if m[_SPAN] > 1 else (r[_R_BASE] // size, r[_R_BASE] // size)
+
+
+@njit(cache=True)
+def _mask(groups):  # type: ignore[no-untyped-def]
+    return (2 << groups[1]) - (1 << groups[0])
+
+
+@njit(cache=True)
+def _emit(out, site, engine, row, t, low, high, block, weights, constants, runs, writes):  # type: ignore[no-untyped-def]
+    """One more action, which writes map groups `writes`; its reads follow by `_read`."""
     kind = _kind(out, row)
     if out.at[1] < len(out.actions):
         a = out.actions[out.at[1]]
-        a[0], a[1], a[2], a[3], a[4], a[5], a[6] = engine, kind, t, low, high, out.ring[t], block
-        a[7], a[8], a[9], a[10], a[11] = out.at[2], weights, constants, runs, site.group
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6] = engine, kind, t, low, high, out.ring[t, _R_ROWS], block
+        a[7], a[8], a[9], a[10] = out.at[2], weights, constants, runs
+        a[11], a[12] = site.turn if site.mode == _CHUNKED and site.chunk else -1, out.place[t]
+        a[13], a[14] = 0, writes
     out.at[1] += 1
 
 
 @njit(cache=True)
-def _read(out, t, low, high):  # type: ignore[no-untyped-def]
-    """The last action reads these rows of a map."""
-    if out.at[2] < len(out.reads):
+def _read(out, t, low, high, ports):  # type: ignore[no-untyped-def]
+    """The last action reads these rows of a map, in map groups `ports`."""
+    if out.at[2] < len(out.reads) and out.at[1] <= len(out.actions):
         a = out.reads[out.at[2]]
-        a[0], a[1], a[2] = t, low, high
+        a[0], a[1], a[2], a[3] = t, low, high, out.place[t]
+        out.actions[out.at[1] - 1, 13] |= ports
     out.at[2] += 1
 
 
@@ -176,9 +233,9 @@ def _columns(net, sizes, site, layer, t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _loads(out, net, sizes, site, layer, t, low, high, lanes, row):  # type: ignore[no-untyped-def]
+def _loads(out, net, sizes, site, layer, t, low, high, m, row):  # type: ignore[no-untyped-def]
     """LOADs of rows of a map: the full channel blocks, then the dense last one; folded maps in one piece."""
-    size = sizes.maps[t]
+    size, lanes = sizes.maps[t], m[_LANES]
     left, right = _columns(net, sizes, site, layer, t)
     lines = high - low if site.tiled else 1
     row[:] = 0
@@ -187,7 +244,8 @@ def _loads(out, net, sizes, site, layer, t, low, high, lanes, row):  # type: ign
         row[_TAKE], row[_STEP], row[_FOLD] = size[_M_FOLD_TAKE], size[_M_FOLD_STEP], size[_M_FOLD]
         row[_WIDTH] = site.x1 - site.x0 if site.tiled else size[_M_FOLD_WIDTH]
         row[_RUN_BYTES] = (high - low) * (right - left) * size[_M_C]
-        _emit(out, site, _LOAD, row, t, low, high, size[_M_BLOCKS], -1, -1, lines)
+        ports = _mask(_groups(out, t, low, high, 0, size[_M_FOLD], m))
+        _emit(out, site, _LOAD, row, t, low, high, size[_M_BLOCKS], -1, -1, lines, ports)
         return
     rest = size[_M_C] - lanes * (size[_M_BLOCKS] - 1)
     full = size[_M_BLOCKS] if rest == lanes else size[_M_BLOCKS] - 1
@@ -196,7 +254,8 @@ def _loads(out, net, sizes, site, layer, t, low, high, lanes, row):  # type: ign
         if blocks:
             row[_BLOCKS], row[_TAKE], row[_STEP] = blocks, take, take
             row[_RUN_BYTES] = (high - low) * (right - left) * blocks * take
-            _emit(out, site, _LOAD, row, t, low, high, done, -1, -1, lines * blocks)
+            ports = _mask(_groups(out, t, low, high, done - blocks, done, m))
+            _emit(out, site, _LOAD, row, t, low, high, done, -1, -1, lines * blocks, ports)
 
 
 @njit(cache=True)
@@ -213,31 +272,34 @@ def _saves(out, sizes, site, t, low, high, m, row):  # type: ignore[no-untyped-d
     row[:] = 0
     row[_OPCODE], row[_RUNS1], row[_RUNS2], row[_FOLD] = _OP_SAVE, 1, 1, 1
     row[_WIDTH], row[_HEIGHT] = width, high - low
-    for blocks, take in ((min(b1, full) - b0, lanes), (b1 - max(b0, full), rest)):
+    whole = max(0, min(b1, full) - b0)
+    for blocks, take in ((whole, lanes), (b1 - b0 - whole, rest)):
         if blocks > 0:
             row[_BLOCKS], row[_TAKE], row[_RUN_BYTES] = blocks, take, (high - low) * width * blocks * take
-            _emit(out, site, _SAVE, row, t, low, high, 0, -1, -1, blocks * (high - low if site.tiled else 1))
-            _read(out, t, low, high)
+            lines = blocks * (high - low if site.tiled else 1)
+            _emit(out, site, _SAVE, row, t, low, high, 0, -1, -1, lines, 0)
+            _read(out, t, low, high, _mask(_groups(out, t, low, high, b0, b0 + blocks, m)))
+            b0 += blocks
 
 
 @njit(cache=True)
-def _pack(out, row, part, source, source_ring, made, made_ring, low, m):  # type: ignore[no-untyped-def]
+def _pack(out, row, part, height, source_ring, ring, low, m):  # type: ignore[no-untyped-def]
     """Set `packed` and ways: pixels are packed over rows where that saves blocks and no bank is asked twice."""
     h, w, sy, sx, pixels = row[_OUT_H], row[_OUT_W], row[_SY], row[_SX], m[_PIXELS]
     row[_PACKED] = 0
     row[_WAYS], row[_DRAIN_WAYS] = _ways(pixels, sx, m[_BANKS]), _ways(m[_DRAIN], part[_P_STEP_X], m[_BANKS])
     if _ceil(h * w, pixels) >= h * _ceil(w, pixels):
         return
-    pitch = source[_M_FOLD_WIDTH] if part[_P_FOLD] else source[_M_W]
+    pitch, source_rows = source_ring[_R_WIDTH], source_ring[_R_ROWS]
     top = low * sy - part[_P_PAD_TOP]
-    top = top if top < 0 else min(top, source[_M_H] - 1)
+    top = top if top < 0 else min(top, height - 1)
     for ky in range(row[_KH]):
-        at = (top + ky * row[_DY]) % source_ring
-        if not _free(h, w, pixels, pixels, sy, sx, pitch, source_ring, at, out.seen):
+        at = (top + ky * row[_DY]) % source_rows
+        if not _free(h, w, pixels, pixels, sy, sx, pitch, source_rows, at, out.seen):
             return
-    at = (part[_P_ORIGIN_Y] + part[_P_STEP_Y] * low) % made_ring
+    at = (part[_P_ORIGIN_Y] + part[_P_STEP_Y] * low) % ring[_R_ROWS]
     steps = part[_P_STEP_Y], part[_P_STEP_X]
-    if _free(h, w, pixels, m[_DRAIN], steps[0], steps[1], made[_M_W], made_ring, at, out.seen):
+    if _free(h, w, pixels, m[_DRAIN], steps[0], steps[1], ring[_R_WIDTH], ring[_R_ROWS], at, out.seen):
         row[_PACKED] = row[_WAYS] = row[_DRAIN_WAYS] = 1
 
 
@@ -262,7 +324,7 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
         if table < 0:
             table = _fill(out, _TABLES, 1, 256, 1, 256)
             out.kept_table[layer] = table if site.resident else -1
-    each = site.chunk if site.chunk else part[_P_COUNT]
+    each = out.chunk[layer] if out.chunk[layer] else part[_P_COUNT]
     b0, stop = 0, part[_P_COUNT]
     if site.mode == _CHUNKED:
         b0, stop = site.turn * each, min((site.turn + 1) * each, stop)
@@ -275,6 +337,7 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
         pieces, most, words = 1, part[_P_INPUTS], (b1 - b0) * part[_P_RECORD]
         if deep:
             row[_OPCODE], row[_BLOCKS], done = _OP_DWC, b1 - b0, b1
+            written = _groups(out, t, low, high, b0, b1, m)
         else:
             row[_OPCODE], row[_DIAGONAL], row[_FIRST], row[_LAST] = _OP_CONV, part[_P_DEPTHWISE], 1, 1
             row[_OUT_C] = min(part[_P_CHANNELS], b1 * m[_OC]) - b0 * m[_OC]
@@ -283,7 +346,10 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
             if part[_P_FOLD]:
                 row[_KW] = row[_SX] = row[_DX] = 1
             done = made[_M_BLOCKS] if final and b1 == part[_P_COUNT] else (first + row[_OUT_C]) // m[_LANES]
-            _pack(out, row, part, sizes.maps[source], out.ring[source], made, out.ring[t], r0, m)
+            written = _groups(
+                out, t, low, high, first // m[_LANES], (first + row[_OUT_C] - 1) // m[_LANES] + 1, m
+            )
+            _pack(out, row, part, net.height[source], out.ring[source], out.ring[t], r0, m)
             if words > m[_WEIGHT_WORDS] and not part[_P_DEPTHWISE]:
                 taps = part[_P_KH] if part[_P_FOLD] else part[_P_KH] * part[_P_KW]
                 most = max(1, (m[_WEIGHT_WORDS] // 2 - _ceil(8, m[_LANES])) // taps)
@@ -293,7 +359,7 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
             if pieces > 1:
                 row[_BLOCKS] = min(most, part[_P_INPUTS] - piece * most)
                 row[_FIRST], row[_LAST] = int(piece == 0), int(piece + 1 == pieces)
-            weights = out.kept[p]
+            weights = out.kept[out.kept_at[p] + b0]
             if weights < 0 or pieces > 1:
                 size = (b1 - b0) * part[_P_BYTES] // pieces
                 weights = _fill(
@@ -304,14 +370,27 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
                     b1 - b0,
                     words // pieces // (b1 - b0),
                 )
-                out.kept[p] = weights if site.resident else -1
-            _emit(out, site, net.engine[layer], row, t, low, high, done, weights, table, 0)
-            _read(out, source, net.first[net.reach_ptr[e] + low], net.stop[net.reach_ptr[e] + high - 1])
+                out.kept[out.kept_at[p] + b0] = weights if site.resident else -1
+            ports = _mask(written) if row[_LAST] or deep else 0
+            _emit(out, site, net.engine[layer], row, t, low, high, done, weights, table, 0, ports)
+            y0, y1 = net.first[net.reach_ptr[e] + low], net.stop[net.reach_ptr[e] + high - 1]
+            x0, x1 = 0, out.ring[source, _R_BLOCKS]
+            if deep:
+                x0, x1 = b0, b1
+            elif part[_P_DEPTHWISE]:
+                x0, x1 = b0 * m[_OC] // m[_LANES], _ceil(b1 * m[_OC], m[_LANES])
+            _read(
+                out,
+                source,
+                y0,
+                y1,
+                _mask(_groups(out, source, y0, y1, x0, min(x1, out.ring[source, _R_BLOCKS]), m)),
+            )
         b0 = b1
 
 
 @njit(cache=True)
-def _vector(out, net, sizes, site, layer, low, high, row):  # type: ignore[no-untyped-def]
+def _vector(out, net, sizes, site, layer, low, high, m, row):  # type: ignore[no-untyped-def]
     """VECs: one, or one a source where blocks are copied side by side."""
     L, t = sizes.layers[layer], net.out[layer]
     constants = out.kept_words[layer]
@@ -336,62 +415,98 @@ def _vector(out, net, sizes, site, layer, low, high, row):  # type: ignore[no-un
     if net.reduces[layer]:
         row[_OUT_H], row[_OUT_W], row[_KH] = 1, 1, high - low
         y0, y1 = 0, int(high == net.height[net.ins[begin]])
+    block = 0
     for copy in range(copies):
         if copies > 1:
             row[_BLOCKS] = sizes.maps[net.ins[begin + copy], _M_BLOCKS]
+        for e in range(begin, stop):
+            t1 = net.ins[e]
+            if stop - begin == 2 and copies == 1:
+                found = _groups(
+                    out,
+                    t1,
+                    net.first[net.reach_ptr[e] + low],
+                    net.stop[net.reach_ptr[e] + high - 1],
+                    0,
+                    out.ring[t1, _R_BLOCKS],
+                    m,
+                )
+                if e == begin:
+                    row[_A_GROUP], row[_A_SPAN] = found[0], found[1] - found[0]
+                else:
+                    row[_B_GROUP], row[_B_SPAN] = found[0], found[1] - found[0]
         done = sizes.maps[t, _M_BLOCKS] if copy + 1 == copies else 0
-        _emit(out, site, _VEC, row, t, y0, y1, done, -1, constants, 0)
+        writes = _mask(_groups(out, t, y0, y1, block, block + row[_BLOCKS], m)) if y1 > y0 else 0
+        block += row[_BLOCKS]
+        _emit(out, site, _VEC, row, t, y0, y1, done, -1, constants, 0, writes)
         for e in range(begin, stop):
             if copies == 1 or e == begin + copy:
+                t1 = net.ins[e]
                 first = low if net.reduces[layer] else net.first[net.reach_ptr[e] + low]
+                last = high if net.reduces[layer] else net.stop[net.reach_ptr[e] + high - 1]
                 _read(
-                    out,
-                    net.ins[e],
-                    first,
-                    high if net.reduces[layer] else net.stop[net.reach_ptr[e] + high - 1],
+                    out, t1, first, last, _mask(_groups(out, t1, first, last, 0, out.ring[t1, _R_BLOCKS], m))
                 )
 
 
 # -- loops ---------------------------------------------------------------------------------------------------------------
 @njit(cache=True)
-def unroll(net, runs, sizes, groups, stays, rows, m, arrays):  # type: ignore[no-untyped-def]
+def unroll(net, runs, sizes, steps, groups, rings, rows, chunk_of, m, arrays):  # type: ignore[no-untyped-def]
     """Write the stream of some groups into `arrays`; what does not fit is counted and left out.
 
     Parameters
     ----------
-    groups, stays
-        As `quick_plan.plan` gives them, without views.
+    steps
+        As `quick_plan.cuts` gives them, without views.
+    groups, rings
+        As `quick_place.place` gives them.
     rows
         What `quick_strips.group_rows` gives for them.
+    chunk_of : (layers,)
+        Output blocks an instruction; 0: all.
     m : (SHAPE)
     arrays : Stream
 
     Returns
     -------
-    (4,)
-        Kinds, actions, reads and chunks of the stream.
+    (5,)
+        Kinds, actions, reads, chunks and places of the stream.
     """
     begin, need, stage, counts, maps = rows
-    ints = np.zeros(5, np.int64)
+    ints = np.zeros(6, np.int64)
     none = np.full(len(net.engine), -1, np.int64)
+    kept_at = np.zeros(len(sizes.parts) + 1, np.int64)
+    for part in range(len(sizes.parts)):
+        kept_at[part + 1] = kept_at[part] + sizes.parts[part, _P_COUNT]
     out = _Out(
-        arrays.fields, arrays.actions, arrays.reads, arrays.chunks, ints[:4], ints[4:], net.height.copy(),
-        np.full(len(sizes.parts) + 1, -1, np.int64), none.copy(), none.copy(), np.zeros(m[_BANKS], np.int64),
+        arrays.fields, arrays.actions, arrays.reads, arrays.chunks, arrays.places, ints[:5], ints[5:],
+        np.zeros((len(net.height), 4), np.int64), np.zeros(len(net.height), np.int64),
+        chunk_of, kept_at, np.full(kept_at[-1] + 1, -1, np.int64), none.copy(), none.copy(), np.zeros(m[_BANKS], np.int64),
     )  # fmt: skip
     place = np.zeros(len(net.height), np.int64)
     row = np.zeros(arrays.fields.shape[1], np.int64)
     for g in range(len(groups)):
         i, j, mode, chunk = groups[g, _G_FIRST], groups[g, _G_STOP], groups[g, _G_MODE], groups[g, _G_CHUNK]
+        before, after, over = steps[g, 2], steps[g, 3], steps[g, 9]
         out.begin[0] = min(out.at[0], len(out.fields))
         late = 0
         for k in range(begin[g, 0], begin[g + 1, 0]):
             t, late = maps[k], max(late, stage[k])
             place[t] = k - begin[g, 0]
-            at = runs.rings[groups[g, _G_ENTRY]] + place[t]
-            if stays[t] < 0:
-                out.ring[t] = runs.slack[at] if groups[g, _G_SLACK] else runs.ring[at]
-            elif sizes.maker[t] >= i:
-                out.ring[t] = net.height[t]
+            made = net.maker[t] >= i and net.maker[t] < j
+            if not made and _stays(sizes, before, t):
+                continue
+            out.ring[t] = rings[groups[g, _G_RINGS] + place[t]]
+            if made and over >> 2 * (net.maker[t] - i) & 3:
+                layer = net.maker[t]
+                out.place[t] = out.place[net.ins[net.in_ptr[layer] + (over >> 2 * (layer - i) & 3) - 1]]
+                continue
+            out.place[t] = out.at[4]
+            if out.at[4] < len(out.places):
+                r = out.ring[t]
+                out.places[out.at[4], 0] = r[_R_BASE]
+                out.places[out.at[4], 1] = r[_R_BASE] + r[_R_ROWS] * r[_R_BLOCKS] * r[_R_WIDTH]
+            out.at[4] += 1
         width, cols = sizes.maps[net.out[j - 1], _M_W], groups[g, _G_COLS]
         turns = 1
         if mode == _CHUNKED and chunk:
@@ -399,23 +514,38 @@ def unroll(net, runs, sizes, groups, stays, rows, m, arrays):  # type: ignore[no
         out.kept_table[i:j] = -1
         out.kept_words[i:j] = -1
         for turn in range(turns):
-            out.kept[sizes.part_ptr[i] : sizes.part_ptr[j]] = -1
+            out.kept[out.kept_at[sizes.part_ptr[i]] : out.kept_at[sizes.part_ptr[j]]] = -1
             for x0 in range(0, width, cols):
                 x1 = min(x0 + cols, width)
-                resident = mode != _STREAMED and counts[g] > 1
+                resident = mode in (0, _CHUNKED) and counts[g] > 1
                 site = _Site(g, i, j, mode, chunk, resident, turn, x0, x1, cols < width)
                 for step in range(counts[g] + late):
-                    _step(out, net, sizes, site, step, begin[g], need, stage, counts[g], place, stays, m, row)
-    return ints[:4]
+                    _step(
+                        out,
+                        net,
+                        sizes,
+                        site,
+                        step,
+                        begin[g],
+                        need,
+                        stage,
+                        counts[g],
+                        place,
+                        before,
+                        after,
+                        m,
+                        row,
+                    )
+    return ints[:5]
 
 
 @njit(cache=True)
-def _step(out, net, sizes, site, step, begin, need, stage, count, place, stays, m, row):  # type: ignore[no-untyped-def]
+def _step(out, net, sizes, site, step, begin, need, stage, count, place, before, after, m, row):  # type: ignore[no-untyped-def]
     """One step of a group: what each layer loads, computes and saves."""
     for layer in range(site.first, site.stop):
         for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
             t = net.ins[e]
-            if stays[t] >= 0 or (sizes.maker[t] >= site.first and sizes.maker[t] < site.stop):
+            if (net.maker[t] >= site.first and net.maker[t] < site.stop) or _stays(sizes, before, t):
                 continue
             fresh = True
             for other in range(net.in_ptr[site.first], e):
@@ -424,22 +554,33 @@ def _step(out, net, sizes, site, step, begin, need, stage, count, place, stays, 
             if not fresh or strip < 0 or strip >= count:
                 continue
             at = begin[1] + place[t] * (count + 1) + strip
-            whole = out.ring[t] >= net.height[t] and not site.tiled
+            whole = out.ring[t, _R_ROWS] >= net.height[t] and not site.tiled
             if need[at + 1] > need[at] and not (site.turn and whole):
-                _loads(out, net, sizes, site, layer, t, need[at], need[at + 1], m[_LANES], row)
+                _loads(out, net, sizes, site, layer, t, need[at], need[at + 1], m, row)
         t = net.out[layer]
         strip = step - stage[begin[0] + place[t]]
         if strip < 0 or strip >= count:
             continue
         driver = net.ins[net.in_ptr[layer]] if net.reduces[layer] else t
         at = begin[1] + place[driver] * (count + 1) + strip
-        if need[at + 1] > need[at]:
+        in_parts = site.mode == _PARTS and out.ring[t, _R_BLOCKS] < sizes.maps[t, _M_BLOCKS]
+        if in_parts and need[at + 1] > need[at]:
+            # Chunk by chunk, each saved before the next but one is made.
+            for turn in range(_ceil(_ceil(sizes.maps[t, _M_C], m[_OC]), site.chunk)):
+                x0, x1 = site.x0, site.x1
+                one = _Site(
+                    site.group, layer, layer + 1, _CHUNKED, site.chunk, False, turn, x0, x1, site.tiled
+                )
+                _part(out, net, sizes, one, sizes.part_ptr[layer], need[at], need[at + 1], m, row)
+                _saves(out, sizes, one, t, need[at], need[at + 1], m, row)
+        elif need[at + 1] > need[at]:
             if sizes.part_ptr[layer + 1] > sizes.part_ptr[layer]:
                 for p in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
                     _part(out, net, sizes, site, p, need[at], need[at + 1], m, row)
             else:
-                _vector(out, net, sizes, site, layer, need[at], need[at + 1], row)
-        wanted = net.is_output[t] or net.last_reader[t] >= site.stop
+                _vector(out, net, sizes, site, layer, need[at], need[at + 1], m, row)
+        wanted = not in_parts and (net.is_output[t] or net.last_reader[t] >= site.stop)
         at = begin[1] + place[t] * (count + 1) + strip
-        if wanted and (stays[t] < 0 or net.is_output[t]) and need[at + 1] > need[at]:
+        stays = net.last_reader[t] >= site.stop and _stays(sizes, after, t)
+        if wanted and (net.is_output[t] or not stays) and need[at + 1] > need[at]:
             _saves(out, sizes, site, t, need[at], need[at + 1], m, row)

@@ -28,6 +28,9 @@ LONGER: dict[str, str] = {
     "ir/graph.py": "one operator after the other, each short",
     "hwsim/kernel.py": "numba's cache notices edits of a kernel's own file alone, so memory and events share one",
     "ir/isa.py": "one table of instruction formats, and its encoder beside it",
+    "scheduler/quick_plan.py": "kernels that call each other share a file, as in hwsim/kernel.py",
+    "scheduler/quick_place.py": "the same",
+    "scheduler/quick_unroll.py": "the same",
 }
 
 
