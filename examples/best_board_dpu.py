@@ -74,6 +74,7 @@ def main() -> None:
         notes.append(
             f"- {title}: {len(study.designs):,} designs, {len(study.feasible):,} fit, {len(study.simulated)} simulated, "
             f"{len(study.pareto)} on the front; the estimate of latency is {found.mean_error:.1%} off on a random sample. "
+            f"{'' if study.complete else 'Not every design near the front was simulated; better ones may be left. '}"
             f"[Report](report-{name}.html)."
         )
         (HERE / f"report-{name}.html").write_text(study.page(), encoding="utf-8")
