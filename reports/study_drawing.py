@@ -54,15 +54,15 @@ def effects_drawing(facts: StudyFacts) -> str:
             group = [values[c.design] for c in facts.candidates if c.choices[at] == k]
             x = left + (k + 0.5) * each / len(labels)
             if len(labels) <= 8 or k % 2 == 0:
-                out.append(
-                    tag("text", words(shorten(label, 10)), x=x, y=height - 24, class_="tick middle")
-                )
+                out.append(tag("text", words(shorten(label, 10)), x=x, y=height - 24, class_="tick middle"))
             if not group:
                 continue
             best = max(group) if aim.maximise else min(group)
             text = f"{axis} {label}: median {short(median(group))}, best {short(best)} {aim.unit}, {len(group)} designs"
             out.append(tag("line", x1=x, x2=x, y1=y(min(group)), y2=y(max(group)), class_="axis"))
-            out.append(tag("circle", tag("title", words(text)), cx=x, cy=y(median(group)), r=4, class_="marker"))
+            out.append(
+                tag("circle", tag("title", words(text)), cx=x, cy=y(median(group)), r=4, class_="marker")
+            )
             out.append(tag("circle", tag("title", words(text)), cx=x, cy=y(best), r=3, class_="star"))
     out.append(
         tag(
@@ -88,7 +88,13 @@ def agreement_drawing(facts: StudyFacts) -> str:
     for n, (j, aim) in enumerate(panels):
         out += _panel(both, j, aim, 60 + n * (side + gap), side, height)
     out.append(
-        tag("text", words("green: random sample · blue: chosen near the front"), x=60, y=height - 2, class_="tick")
+        tag(
+            "text",
+            words("green: random sample · blue: chosen near the front"),
+            x=60,
+            y=height - 2,
+            class_="tick",
+        )
     )
     return svg(width, height, "Estimate against simulation, a mark a design", *out)
 
@@ -112,5 +118,7 @@ def _panel(both: Sequence[Candidate], j: int, aim: Aim, left: float, side: float
         mark = tag("title", words(text))
         out.append(tag("circle", mark, cx=x(c.simulated[j]), cy=y(c.estimate[j]), r=3.6, class_=kind))
     middle = (x.start + x.stop) / 2
-    out.append(tag("text", words("simulated → , estimate ↑"), x=middle, y=y.start + 34, class_="label middle"))
+    out.append(
+        tag("text", words("simulated → , estimate ↑"), x=middle, y=y.start + 34, class_="label middle")
+    )
     return out

@@ -288,7 +288,7 @@ def test_the_model_side_is_an_axis_too(tmp_path: Path) -> None:
     shapes = {"arch": {"base": "b512"}, "space": {"model.width": [0.5, 1.0], "model.resolution": [32, 64]}}
     cycles = [d.estimate["cycles"] for d in tw.explore("zoo:tiny", shapes, jobs=0, levels="estimate").designs]
     assert cycles[0] < cycles[2] < cycles[3]
-    with pytest.raises(ModelError, match="model.width: other is no zoo: network"):
+    with pytest.raises(ModelError, match=r"model.width: other is no zoo: network"):
         tw.explore(tmp_path / "other.onnx", shapes, jobs=0)
     with pytest.raises(ModelError, match="a study needs a network"):
         tw.explore((), {"space": {"conv.oc": [8]}}, jobs=0)
