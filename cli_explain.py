@@ -28,15 +28,21 @@ def explain(
         bool,
         Parameter(help="Schedule and simulate on machines that are one step larger in one resource."),
     ] = True,
+    dram_limit: Annotated[
+        float | None,
+        Parameter(help="The limit that it was compiled for, 1e9 bytes a second.  [default: none]"),
+    ] = None,
     common: Common = COMMON,
 ) -> None:
     """Why this tile and this fusion, what was next, what binds, and what more of each resource gives."""
     from .compiled import Compiled
     from .explained import explain as explained
+    from .scheduler import Options
 
+    options = None if dram_limit is None else Options(dram_gbps=dram_limit)
     with staged(common) as stage:
         stage("open the folder")
-        found = explained(Compiled.load(folder), layer, relax=relax, on_stage=stage)
+        found = explained(Compiled.load(folder), layer, relax=relax, options=options, on_stage=stage)
     emit(common, found.to_dict(), lambda: "\n".join(_text(found, folder)))
 
 
@@ -46,8 +52,10 @@ def _text(e: Explanation, folder: Path) -> Iterator[str]:
         f"bound {e.bound_cycles:,} cycles), scheduled for {e.objective}"
     )
     if e.edited:
-        own = f": its own takes {e.own.cycles:,} cycles, {_kib(e.own.dram_bytes)} KiB" if e.own else ""
-        yield f"The tiling is not the one that the scheduler makes now{own}; gains are compared with its own."
+        yield (
+            "The tiling is not the one that the scheduler makes now (edited, or made with other options or by another version): "
+            f"its own takes {e.own.cycles:,} cycles, {_kib(e.own.dram_bytes)} KiB, and gains are compared with that."
+        )
     yield ""
     if e.group is None:
         yield from _network(e)
@@ -201,7 +209,6 @@ def _rival(e: Explanation, r: Rival) -> tuple[str, ...]:
 # -- gains -------------------------------------------------------------------------------------------------------------
 def _gains(e: Explanation) -> Iterator[str]:
     """What machines give that are one step larger."""
-    assert e.own is not None
     yield (
         f"One step more of one resource, the network scheduled anew and simulated; before: {e.own.cycles:,} cycles, "
         f"{_kib(e.own.dram_bytes)} KiB:"
@@ -218,7 +225,6 @@ def _gains(e: Explanation) -> Iterator[str]:
 
 def _gain(e: Explanation, g: Gain) -> tuple[str, ...]:
     assert g.cost is not None
-    assert e.own is not None
     last = (_part(g.cost),) if e.group else ()
     return (g.resource, g.change, *_change(g.cost, e.own.cycles, e.own.dram_bytes), *last)
 

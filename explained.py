@@ -26,7 +26,7 @@ from .scheduler import Plan, lower, schedule
 from .scheduler.alternatives import Alternative, Alternatives, Price
 
 if TYPE_CHECKING:
-    from .scheduler import Objective
+    from .scheduler import Objective, Options
 
 __all__ = ["Cost", "Explanation", "Gain", "GroupExplanation", "Rival", "SCHEMA", "explain"]
 
@@ -156,7 +156,7 @@ class Explanation:
     fetch_bytes: int
     groups: tuple[GroupFacts, ...]
     group: GroupExplanation | None
-    own: Cost | None
+    own: Cost
     edited: bool
     gains: tuple[Gain, ...]
     claim: str = "simulated"
@@ -191,6 +191,7 @@ def explain(
     layer: str | None = None,
     *,
     relax: bool = True,
+    options: Options | None = None,
     on_stage: Callable[[str], None] = silent,
 ) -> Explanation:
     """Explain a compiled network, and the group of one layer.
@@ -201,6 +202,8 @@ def explain(
         Name of a layer, or of a group.
     relax : bool
         Schedule and simulate the network on machines that are one step larger.
+    options : scheduler.Options, optional
+        What the network was compiled with.
 
     Raises
     ------
@@ -210,7 +213,7 @@ def explain(
     memory = parse(compiled.dram, compiled.arch.clock_mhz)
     on_stage(f"simulate on {compiled.arch.name}")
     base = _Run(compiled.plans, tuple(_simulated(compiled, p, memory) for p in compiled.plans))
-    others = tuple(_others(compiled, plan, memory) for plan in compiled.plans)
+    others = tuple(_others(compiled, plan, memory, options) for plan in compiled.plans)
     groups: list[GroupFacts] = []
     for i, (plan, run) in enumerate(zip(base.plans, base.simulations, strict=True)):
         groups += group_facts(plan, run, memory, others[i], segment=i, before=len(groups))
@@ -218,15 +221,11 @@ def explain(
     group = None
     if chosen is not None and layer is not None:
         group = _group(compiled, base, memory, layer, chosen, groups, others[chosen.segment], on_stage)
-    own: Cost | None = None
+    on_stage("schedule anew, to compare with")
+    mine = _scheduled(compiled, compiled.arch, memory, options)
     gains: tuple[Gain, ...] = ()
-    edited = any(o is None or o.edited for o in others)
     if relax:
-        on_stage("schedule anew, to compare with")
-        mine = _scheduled(compiled, compiled.arch, memory)
-        edited = edited or any(a.tiling != b.tiling for a, b in zip(mine.plans, base.plans, strict=True))
-        own = Cost(mine.cycles, mine.dram_bytes)
-        gains = _gains(compiled, mine, memory, chosen, on_stage)
+        gains = _gains(compiled, mine, memory, chosen, options, on_stage)
     return Explanation(
         network=compiled.model.name,
         arch=compiled.arch.name,
@@ -240,8 +239,8 @@ def explain(
         fetch_bytes=sum(s.dram_bytes["instructions"] for s in base.simulations),
         groups=tuple(groups),
         group=group,
-        own=own,
-        edited=edited,
+        own=Cost(mine.cycles, mine.dram_bytes),
+        edited=any(a.tiling != b.tiling for a, b in zip(mine.plans, base.plans, strict=True)),
         gains=gains,
     )
 
@@ -266,11 +265,14 @@ def _find(compiled: Compiled, groups: Sequence[GroupFacts], layer: str) -> Group
     )
 
 
-def _others(compiled: Compiled, plan: Plan, memory: DramSpec) -> Alternatives | None:
+def _others(compiled: Compiled, plan: Plan, memory: DramSpec, options: Options | None) -> Alternatives | None:
     """None where the tiling was edited into an order that the scheduler does not have."""
     try:
         return Alternatives(
-            plan, objective=compiled.objective, dram_bytes_per_cycle=memory.peak_bytes_per_cycle
+            plan,
+            objective=compiled.objective,
+            dram_bytes_per_cycle=memory.peak_bytes_per_cycle,
+            options=options,
         )
     except ScheduleError:
         return None
@@ -323,31 +325,40 @@ def _gains(
     mine: _Run,
     memory: DramSpec,
     facts: GroupFacts | None,
+    options: Options | None,
     on_stage: Callable[[str], None],
 ) -> tuple[Gain, ...]:
     out = []
     for step in steps(compiled.arch, memory, compiled.board):
         on_stage(f"schedule and simulate: {step.resource}")
-        out.append(_gain(compiled, mine, step, facts))
+        out.append(_gain(compiled, mine, step, facts, options))
     return tuple(out)
 
 
-def _gain(compiled: Compiled, mine: _Run, step: Step, facts: GroupFacts | None) -> Gain:
+def _gain(
+    compiled: Compiled, mine: _Run, step: Step, facts: GroupFacts | None, options: Options | None
+) -> Gain:
     if step.arch is None:
         return Gain(step.resource, step.change, step.note, None)
     try:
-        run = _scheduled(compiled, step.arch, step.memory)
+        run = _scheduled(compiled, step.arch, step.memory, options)
     except TilewrightError as error:
         return Gain(step.resource, step.change, str(error), None)
     return Gain(step.resource, step.change, step.note, _cost(mine, run, facts))
 
 
-def _scheduled(compiled: Compiled, arch: Arch, memory: DramSpec) -> _Run:
+def _scheduled(compiled: Compiled, arch: Arch, memory: DramSpec, options: Options | None) -> _Run:
     """The network as the scheduler does it on a machine, simulated."""
     graphs: Sequence[Graph] = [p.graph for p in compiled.plans]
     objective: Objective = compiled.objective
     plans = tuple(
-        schedule(g, arch, objective=objective, dram_bytes_per_cycle=memory.peak_bytes_per_cycle)
+        schedule(
+            g,
+            arch,
+            objective=objective,
+            dram_bytes_per_cycle=memory.peak_bytes_per_cycle,
+            options=options,
+        )
         for g in graphs
     )
     return _Run(plans, tuple(simulate(p.program, arch, memory, graph=p.graph) for p in plans))

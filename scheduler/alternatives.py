@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ..ir.errors import ScheduleError
+from ..ir.graph import Graph
+from ..ir.layout import blocks
 from ..ir.tile import Group, TileProgram
 from .candidates import Candidate
 from .layers import Layer, make_layers
@@ -34,20 +36,26 @@ class Way:
     order: str
     resident: bool
     chunks: tuple[tuple[str, int], ...]
+    part: bool = False
+    """The output goes to DRAM chunk by chunk, and its ring holds a part of the channels."""
 
     @classmethod
-    def of_group(cls, group: Group) -> Way:
+    def of_group(cls, group: Group, lanes: int) -> Way:
         array = [s for s in group.statements if s.kind in {"conv", "dwc"}]
         resident = group.strips > 1 and any(s.weights == "resident" for s in array)
-        return cls(group.rows, group.cols, group.order, resident, _chunks({s.layer: s.chunk for s in array}))
+        chunks = _chunks({s.layer: s.chunk for s in array})
+        last = next(s for s in reversed(group.statements) if s.layer)
+        part = last.ring is not None and last.ring.blocks < blocks(last.shape[2], lanes)
+        return cls(group.rows, group.cols, group.order, resident, chunks, part)
 
     @classmethod
-    def of_candidate(cls, c: Candidate) -> Way:
+    def of_candidate(cls, c: Candidate, graph: Graph, lanes: int) -> Way:
         array = {layer.name for layer in c.layers if layer.parts}
-        chunks = {name: n for name, n in c.chunk.items() if name in array}
-        return cls(
-            c.rows, c.cols, c.order, c.resident and c.strips.count > 1 and bool(array), _chunks(chunks)
-        )
+        resident = c.resident and c.strips.count > 1 and bool(array)
+        chunks = _chunks({name: n for name, n in c.chunk.items() if name in array})
+        output = c.layers[-1].output
+        part = c.rings[output].blocks < blocks(graph.tensors[output].shape[2], lanes)
+        return cls(c.rows, c.cols, c.order, resident, chunks, part)
 
 
 def _chunks(chunk: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -112,10 +120,7 @@ class _Pinned(Search):
     def __init__(
         self, base: Search, ways: Mapping[tuple[int, int], Callable[[Way], bool]], kept: Set[str]
     ) -> None:
-        super().__init__(
-            base.graph, base.arch, base.layers, base.objective, base.costing.bandwidth, base.options
-        )
-        self.costing, self._memo = base.costing, base._memo  # what was priced once
+        vars(self).update(vars(base))  # and what was priced once
         self._ways, self._kept = ways, kept
 
     def fitting(
@@ -124,7 +129,7 @@ class _Pinned(Search):
         allowed, lost = self._ways.get((i, j)), []
         here = {layer.output for layer in self.layers[i:j]} & self._kept <= stay
         for c in super().fitting(i, j, stay, room, in_place):
-            if allowed is not None and here and allowed(Way.of_candidate(c)):
+            if allowed is not None and here and allowed(Way.of_candidate(c, self.graph, self.arch.lanes)):
                 yield c
             elif j - i == 1:
                 lost.append(replace(c, cost=replace(c.cost, fill=_NEVER)))
@@ -141,6 +146,8 @@ class Alternatives:
         What the plan was made for.
     dram_bytes_per_cycle : float
         Peak of the DRAM behind the ports, in bytes a core cycle.
+    options : Options, optional
+        What the plan was made with.
 
     Raises
     ------
@@ -154,14 +161,15 @@ class Alternatives:
         *,
         objective: Objective = "latency",
         dram_bytes_per_cycle: float = float("inf"),
+        options: Options | None = None,
     ) -> None:
         self.plan, self.tiling = plan, plan.tiling
         self.layers = _layers(plan)
-        self.search = Search(plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, Options())
+        self.search = Search(
+            plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, options or Options()
+        )
         self._at = {layer.name: n for n, layer in enumerate(self.layers)}
         self.runs = [self._run(group) for group in self.tiling.groups]
-        self.edited = not all(self._known(n) for n in range(len(self.runs)))
-        """A group of the tiling is none of the search's candidates."""
 
     def _run(self, group: Group) -> tuple[int, int]:
         numbers = [self._at[s.layer] for s in group.statements if s.layer]
@@ -170,6 +178,10 @@ class Alternatives:
                 f"group {group.name!r}: its layers are in another order than the scheduler's, so there is nothing to compare it with"
             )
         return numbers[0], numbers[0] + len(numbers)
+
+    def _way(self, x: Candidate | Group) -> Way:
+        lanes = self.plan.arch.lanes
+        return Way.of_group(x, lanes) if isinstance(x, Group) else Way.of_candidate(x, self.plan.graph, lanes)
 
     # -- prices ------------------------------------------------------------------------------------------------------
     def price(self, tiling: TileProgram, first: int, stop: int) -> Price | None:
@@ -194,10 +206,10 @@ class Alternatives:
         """Candidates that run a group as the tiling does, with the same maps on chip."""
         group = tiling.groups[number]
         i, j = self._run(group)
-        way = Way.of_group(group)
+        way = self._way(group)
         stay = staying(tiling, number)
         for c in self.search.fitting(i, j, stay, self.plan.arch.map_words):
-            if self.layers[i].engine is None or Way.of_candidate(c) == way:
+            if self.layers[i].engine is None or self._way(c) == way:
                 yield c
 
     def cramped(self, number: int) -> tuple[str, ...]:
@@ -226,7 +238,7 @@ class Alternatives:
         return tuple(once)
 
     def _strips(self, number: int) -> Iterator[Alternative]:
-        run, way = self.runs[number], Way.of_group(self.tiling.groups[number])
+        run, way = self.runs[number], self._way(self.tiling.groups[number])
         if self.tiling.groups[number].height == 1:
             return
         for name, allowed in (
@@ -241,12 +253,12 @@ class Alternatives:
 
     def _orders(self, number: int) -> Iterator[Alternative]:
         """Loop orders and homes of weights that the group could have at whatever strip height."""
-        run, way = self.runs[number], Way.of_group(self.tiling.groups[number])
+        run, way = self.runs[number], self._way(self.tiling.groups[number])
         stay = staying(self.tiling, number)
         others = {
             (w.order, w.resident)
             for c in self.search.fitting(*run, stay, self.plan.arch.map_words)
-            if _alike(w := Way.of_candidate(c), way) is False
+            if _alike(w := self._way(c), way) is False
         }
         for order, resident in sorted(others):
             yield self._planned(
@@ -339,7 +351,7 @@ class Alternatives:
             if n in free:
                 continue
             known = self._known(n) and not self._touches(n, changed)
-            ways[run] = _same(Way.of_group(self.tiling.groups[n])) if known else _any
+            ways[run] = _same(self._way(self.tiling.groups[n])) if known else _any
         return ways
 
     def _planned(
@@ -362,7 +374,7 @@ class Alternatives:
         for n, group in enumerate(tiling.groups):
             run = self._run(group)
             view = self.layers[run[0]].engine is None
-            if not view and not (run in pins and pins[run](Way.of_group(group))):
+            if not view and not (run in pins and pins[run](self._way(group))):
                 return Alternative(about, name, refusal=self._misfit(number))
             if kept & {s.tensor for s in group.statements if s.layer} - staying(tiling, n):
                 return Alternative(about, name, refusal=self._misfit(number))
