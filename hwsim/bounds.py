@@ -13,7 +13,7 @@ from .dram import DramSpec
 from .results import Bounds
 from .timing import costs
 
-__all__ = ["bounds", "program_bounds", "weight_bytes"]
+__all__ = ["bounds", "program_bounds", "touched", "weight_bytes"]
 
 
 def weight_bytes(graph: Graph) -> int:
@@ -77,7 +77,7 @@ def _bytes_read(graph: Graph, name: str) -> int:
             most = max(most, _bytes_read(graph, op.output))
         elif isinstance(op, Conv | Pool):
             oh, ow, _ = graph.tensors[op.output].shape
-            most = max(most, _touched(op.window, 0, oh, h) * _touched(op.window, 1, ow, w) * c)
+            most = max(most, touched(op.window, 0, oh, h) * touched(op.window, 1, ow, w) * c)
         elif isinstance(op, Slice):
             most = max(most, math.prod(graph.tensors[op.output].shape))
         elif isinstance(op, Resize):
@@ -88,7 +88,7 @@ def _bytes_read(graph: Graph, name: str) -> int:
     return most
 
 
-def _touched(window: Window, axis: int, outputs: int, size: int) -> int:
+def touched(window: Window, axis: int, outputs: int, size: int) -> int:
     """Rows (axis 0) or columns of the input that any tap of any output touches."""
     taps = np.arange(window.kernel[axis]) * window.dilation[axis] - window.pad[axis]
     at = (np.arange(outputs) * window.stride[axis])[:, None] + taps

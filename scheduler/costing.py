@@ -46,7 +46,7 @@ class Costing:
         self.largest = arch.span * arch.group_words
         self._long = {layer.name for layer in layers if self._is_long(layer)}
         self._rings: dict[tuple[object, ...], RingNeed] = {}
-        self._moves: dict[tuple[str, RingNeed], float] = {}
+        self._moves: dict[tuple[str, RingNeed, int], float] = {}
         self._groups: dict[tuple[str, int], StripGroup] = {}
         self._works: dict[tuple[object, ...], Work] = {}
         self._chunked: dict[tuple[str, int], dict[str, int] | None] = {}
@@ -204,7 +204,8 @@ class Costing:
                 if layer.output in resident_maps and (source := self._replaced(layers, layer, dying, strips)):
                     replaced[layer.output] = source
         work = self._work(layers, strips, cols, order, resident, chunk)
-        moves = {t: self.move_cycles(t, ring) for t, ring in rings.items()}
+        tiles = -(-last[1] // cols)
+        moves = {t: self.move_cycles(t, ring, tiles) for t, ring in rings.items()}
         cost = self._cost(layers, strips, cols, work, rings, loads, saves, moves)
         return Candidate(
             layers,
@@ -394,9 +395,9 @@ class Costing:
         traffic = work.weight_bytes + sum(tensors[t].bytes for t in saves)
         for t in loads:
             shape, size = tensors[t].shape, tensors[t].bytes
-            if tiles > 1 and not rings[t].fold:
-                size = int(size * work.passes * rings[t].width * tiles / max(1, shape[1]))
-            elif tiles > 1 or rings[t].rows < shape[0]:
+            if tiles > 1:
+                size = int(size * work.passes * self._loaded_columns(t, rings[t]) * tiles / max(1, shape[1]))
+            elif rings[t].rows < shape[0]:
                 size *= work.passes
             traffic += size
         busiest = max(work.busiest, sum(moves[t] for t in loads), sum(moves[t] for t in saves))
@@ -413,6 +414,14 @@ class Costing:
             work.held_bytes,
         )
 
+    def _loaded_columns(self, tensor: str, ring: RingNeed) -> int:
+        """Columns of the map that a column tile brings on chip."""
+        layer = self._fold_layer(tensor) if ring.fold else None
+        if layer is None:
+            return ring.width
+        window = layer.parts[0].window
+        return (ring.width - 1) * window.stride[1] + window.kernel[1]
+
     def _pieces(self, layer: Layer, chunk: dict[str, int]) -> int:
         """Chunks that the layer's constants come in."""
         size = chunk.get(layer.name)
@@ -421,12 +430,12 @@ class Costing:
         unit = self.arch.lanes if layer.engine == Engine.DWC else self.arch.conv.oc
         return -(-blocks(self.graph.tensors[layer.output].shape[2], unit) // size)
 
-    def move_cycles(self, tensor: str, need: RingNeed) -> float:
+    def move_cycles(self, tensor: str, need: RingNeed, tiles: int = 1) -> float:
         """Cycles to bring a map on chip or back: its bytes, or its words where they come one by one."""
-        key = tensor, need
+        key = tensor, need, tiles
         if key not in self._moves:
             shape = self.graph.tensors[tensor].shape
-            words = shape[0] * need.width * need.blocks
+            words = shape[0] * need.width * need.blocks * tiles
             narrow = need.fold or shape[2] < self.lanes
             self._moves[key] = max(
                 self.graph.tensors[tensor].bytes / self.bandwidth, words / (1 if narrow else self.move)

@@ -174,7 +174,7 @@ class Search:
         height = self.graph.tensors[strip_driver(layers)].shape[0]
         width = self.graph.tensors[layers[-1].output].shape[1]
         found: list[Candidate] = []
-        for rows in self._heights(height, len(layers)):
+        for rows in self._heights(layers, height, width):
             here = [
                 c
                 for settings in self._settings(layers, rows, height)
@@ -194,12 +194,17 @@ class Search:
             found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
         return sorted(found, key=self.value)
 
-    def _heights(self, height: int, count: int) -> list[int]:
-        if count > 1 and self.options.strip_rows:
+    def _heights(self, layers: tuple[Layer, ...], height: int, width: int) -> list[int]:
+        """Strip heights worth trying, high to low; for the array also those whose pixels make whole blocks."""
+        if len(layers) > 1 and self.options.strip_rows:
             return [min(self.options.strip_rows, height)]
-        if count > 1:
+        if len(layers) > 1:
             return sorted({-(-height // n) for n in _COUNTS if 1 < n <= height}, reverse=True)
-        return self.costing.heights(height)
+        rows = self.costing.heights(height)
+        if layers[0].engine != Engine.CONV:
+            return rows
+        step = self.arch.conv.pixels // math.gcd(self.arch.conv.pixels, width)
+        return sorted({*rows, *(h for r in rows if (h := -(-r // step) * step) < height)}, reverse=True)
 
     def _settings(self, layers: tuple[Layer, ...], rows: int, height: int) -> list[dict[str, Any]]:
         """Residency, order and chunks worth trying for this strip height."""
@@ -221,12 +226,14 @@ class Search:
                                 "part": True,
                             }
                         )
+                settings += self._thin(layers[0])
             return settings
         settings = [{"resident": True}]
         if single and layers[0].engine == Engine.CONV:
             settings.append({"resident": False, "chunk": chunk})
             if self._aligned(layers[0], chunk[layers[0].name]):
                 settings.append({"resident": False, "chunk": chunk, "part": True})
+            settings += self._thin(layers[0])
             for size in dict.fromkeys((chunk[layers[0].name], self._largest_chunk(layers[0]))):
                 if self._aligned(layers[0], size):
                     settings.append(
@@ -235,6 +242,13 @@ class Search:
         elif single and layers[0].engine == Engine.DWC:
             settings.append({"resident": False, "chunk": chunk})
         return settings
+
+    def _thin(self, layer: Layer) -> list[dict[str, Any]]:
+        """The output saved in the smallest chunks: its ring leaves the most room to the input."""
+        least = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
+        if not self._aligned(layer, least) or blocks(len(layer.parts[0].bias), self.arch.conv.oc) <= least:
+            return []
+        return [{"resident": False, "chunk": {layer.name: least}, "part": True}]
 
     def _aligned(self, layer: Layer, chunk: int) -> bool:
         """Chunks of output channels that are whole map blocks and one part: they can be saved one by one."""
@@ -288,14 +302,15 @@ class Search:
             return []
         found: list[Candidate] = []
         pixels = self.arch.conv.pixels
-        wide = [math.ceil(width / parts / pixels) * pixels for parts in _TILES if width // parts >= pixels]
+        even = [-(-width // parts) for parts in _TILES if parts <= width]
+        wide = [-(-cols // pixels) * pixels for cols in even]
         narrow = [min(pixels, width - 1) >> n for n in range(pixels.bit_length())]
-        for cols in dict.fromkeys((*wide, *narrow)):
+        for cols in sorted({*even, *wide, *narrow}, reverse=True):
             if not 0 < cols < width:
                 continue
             found += [
                 c
-                for rows in self._heights(height, 1)
+                for rows in self._heights(layers, height, cols)
                 for settings in self._settings(layers, rows, height)
                 if settings.get("order") != "chunks"
                 and (
