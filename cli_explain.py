@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .explained import Cost, Explanation, Gain, GroupExplanation, Rival
     from .explained_groups import GroupFacts
 
-__all__ = ["explain"]
+__all__ = ["explain", "network_text"]
 
 
 def explain(
@@ -58,7 +58,7 @@ def _text(e: Explanation, folder: Path) -> Iterator[str]:
         )
     yield ""
     if e.group is None:
-        yield from _network(e)
+        yield from network_text(e)
     else:
         yield from _group(e, e.group)
     if e.gains:
@@ -73,7 +73,7 @@ def _text(e: Explanation, folder: Path) -> Iterator[str]:
 
 
 # -- the network -------------------------------------------------------------------------------------------------------
-def _network(e: Explanation) -> Iterator[str]:
+def network_text(e: Explanation) -> Iterator[str]:
     """The groups in a table: cycles count from the end of the group before, so they add up."""
     head = (
         "#",
@@ -104,7 +104,7 @@ def _network(e: Explanation) -> Iterator[str]:
     ]
     yield table(rows, head=head)
     yield (
-        f"  Cycles are simulated, each group's from the end of the one before; {_kib(e.fetch_bytes)} KiB of instructions "
+        f"  Cycles are simulated, each group's from the end of the one before (they overlap, so an engine may work longer); {_kib(e.fetch_bytes)} KiB of instructions "
         "are in no group; `words`: share of the map words that hold something."
     )
 
@@ -186,11 +186,13 @@ def _rivals(e: Explanation, x: GroupExplanation) -> Iterator[str]:
         yield table(rows, head=head)
     for r in x.rivals:
         if r.cost is None:
-            yield f"  {r.name}: no. {r.refusal[:1].upper() + r.refusal[1:]}."
+            yield f"  {r.name}: no, {r.refusal}"
     runner = x.runner_up
     if runner is not None and runner.cost is not None and runner.cost.cycles < e.cycles:
+        more = runner.cost.dram_bytes - e.dram_bytes
         yield (
-            f"  {runner.name}: {e.cycles - runner.cost.cycles:,} cycles quicker when simulated; the estimate did not see it."
+            f"  {runner.name}: {e.cycles - runner.cost.cycles:,} cycles quicker when simulated, with {more:+,} bytes of DRAM; "
+            "the scheduler chooses by its estimate, before anything is placed."
         )
 
 

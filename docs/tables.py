@@ -222,6 +222,16 @@ def tiling() -> str:
     return _fenced("\n\n".join(parts[:4]), "tiling")
 
 
+def explained() -> str:
+    """The groups of the tiny network."""
+    import tilewright as tw
+    from tilewright.cli_explain import network_text
+    from tilewright.explained import explain
+
+    found = explain(tw.compile("zoo:tiny", "b512", synthetic_calibration=True), relax=False)
+    return _fenced("\n".join(network_text(found)))
+
+
 # -- memory ------------------------------------------------------------------------------------------------------------
 def dram_parts() -> str:
     from tilewright.hwsim.dram import PARTS
@@ -524,6 +534,7 @@ TABLES: dict[str, Callable[[], str]] = {
         for op in ("ADD", "MUL", "MAX", "AVG", "TABLE", "PRELU", "RESIZE")
     },
     "tiling": tiling,
+    "explained": explained,
     "dram parts": dram_parts,
     "dram efficiency": dram_efficiency,
     "boards": boards,

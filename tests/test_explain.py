@@ -17,6 +17,7 @@ from tilewright.explained import Explanation, explain
 from tilewright.explained_groups import BINDS
 from tilewright.explained_steps import steps
 from tilewright.frontend import zoo
+from tilewright.frontend.zoo_blocks import NetworkBuilder
 from tilewright.hwsim.dram import parse
 from tilewright.ir.arch import Arch
 from tilewright.ir.errors import ReportError
@@ -78,6 +79,19 @@ def test_a_slow_memory_binds_and_is_named(mobile: Compiled) -> None:
     assert share > 0.5
     worst = max(slow.groups, key=lambda g: g.span.dram_bytes)
     assert "the memory moves 2.0 bytes a cycle" in worst.because
+
+
+@pytest.mark.parametrize(("stride", "doubled"), [(2, False), (4, True)])
+def test_words_in_one_bank_bind_where_pixels_are_far_apart(stride: int, doubled: bool) -> None:
+    """Eight banks, four pixels a cycle: at stride 2 each has its own, at stride 4 they lie in two and take two cycles."""
+    net = NetworkBuilder("strided", (3, 64, 64), seed=1, batch_norm=False)
+    x = net.conv(net.input, 64, 1, name="wide", act="relu")
+    x = net.conv(x, 64, 3, name="strided", stride=stride, act="relu")
+    compiled = tw.compile(net.finish([x]), "b512", synthetic_calibration=True)
+    group = next(g for g in explain(compiled, relax=False).groups if "strided" in g.layers)
+    assert (group.bank_cycles > 0.3 * group.busy["conv"]) == doubled
+    assert (group.binds == "bank") == doubled
+    assert (f"{group.bank_cycles:,} of them" in group.because) == doubled
 
 
 def test_homes_of_maps_are_those_of_the_text(mobile: Compiled) -> None:
