@@ -113,21 +113,32 @@ class _Pinned(Search):
     Parameters
     ----------
     ways : dict of (first, stop) to predicate
+    homes : dict of (first, stop) to set of tensor
+        Of the maps that these groups touch, those that are on chip before them or behind them.
     kept : set of tensor
         Maps that stay on chip when they are made.
     """
 
     def __init__(
-        self, base: Search, ways: Mapping[tuple[int, int], Callable[[Way], bool]], kept: Set[str]
+        self,
+        base: Search,
+        ways: Mapping[tuple[int, int], Callable[[Way], bool]],
+        homes: Mapping[tuple[int, int], Set[str]],
+        kept: Set[str],
     ) -> None:
         vars(self).update(vars(base))  # and what was priced once
-        self._ways, self._kept = ways, kept
+        self._ways, self._homes, self._kept = ways, homes, kept
 
     def fitting(
         self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
     ) -> Iterator[Candidate]:
         allowed, lost = self._ways.get((i, j)), []
-        here = {layer.output for layer in self.layers[i:j]} & self._kept <= stay
+        layers = self.layers[i:j]
+        here = {layer.output for layer in layers} & self._kept <= stay
+        if (i, j) in self._homes:
+            here = {t for layer in layers for t in (*layer.inputs, layer.output) if t in stay} == self._homes[
+                i, j
+            ]
         for c in super().fitting(i, j, stay, room, in_place):
             if allowed is not None and here and allowed(Way.of_candidate(c, self.graph, self.arch.lanes)):
                 yield c
@@ -340,7 +351,26 @@ class Alternatives:
     # -- planning ----------------------------------------------------------------------------------------------------
     def again(self) -> TileProgram:
         """The tiling as the planner makes it from its own groups: the plan itself, unless it was edited."""
-        return plan_search(_Pinned(self.search, self._pins(set()), set()))
+        return self._plan(self._pins(set()), frozenset(range(len(self.runs))))
+
+    def _plan(
+        self,
+        ways: Mapping[tuple[int, int], Callable[[Way], bool]],
+        same: Set[int],
+        spilled: Set[str] = frozenset(),
+        kept: Set[str] = frozenset(),
+    ) -> TileProgram:
+        """Plan with these ways; maps are where they were, but for `spilled` and `kept`, and around groups not in `same`."""
+        stay = [staying(self.tiling, n) for n in range(len(self.runs))]
+        homes = {}
+        for n in same:
+            touched = {
+                t for layer in self.layers[slice(*self.runs[n])] for t in (*layer.inputs, layer.output)
+            }
+            homes[self.runs[n]] = stay[n] - spilled | kept & touched
+        met = {s.tensor for g in self.tiling.groups for s in g.statements if s.kind in {"load", "save"}}
+        away = met - {t for maps in stay for t in maps}
+        return plan_search(_Pinned(self.search, ways, homes, kept), (away | spilled) - kept)
 
     def _pins(
         self, free: Set[int], changed: Set[str] = frozenset()
@@ -368,7 +398,7 @@ class Alternatives:
         free = free or ({number} if ways else set())
         pins = {**self._pins(free, spilled | kept), **(ways or {})}
         try:
-            tiling = plan_search(_Pinned(self.search, pins, kept), spilled)
+            tiling = self._plan(pins, set(range(len(self.runs))) - free, spilled, kept)
         except ScheduleError as error:
             return Alternative(about, name, refusal=str(error))
         for n, group in enumerate(tiling.groups):
@@ -392,7 +422,10 @@ class Alternatives:
     def _misfit(self, number: int) -> str:
         held = passing_words(self.tiling, number, self.plan.arch.group_words)
         total = self.plan.arch.map_words
-        return f"nothing of the kind fits {total:,} map words, of which {held:,} hold maps for later groups"
+        return (
+            f"none fits the {total:,} map words, {held:,} of them with maps for later groups, with every other map where it is; or "
+            "the search left it out as much worse"
+        )
 
 
 _ORDERS = {
