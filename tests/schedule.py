@@ -1,0 +1,339 @@
+"""What the scheduler reaches on whole networks, beside targets and bounds; writes docs/schedule.md.
+
+    python tests/schedule.py                                  every table
+    python tests/schedule.py --networks mobilenet_v2 vgg16    these; the page is not written
+    python tests/schedule.py --quick                          small networks, every eighth layer; the page is not written
+
+Networks are those of `zoo:`, 224x224, on synthetic calibration: neither traffic nor cycles depend on the weights' values.
+All cycles and bytes are simulated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # the twin is a neighbour of this script
+
+import tilewright as tw
+from tile_twin import LAYERS, MACHINES, compare_tiles
+from tilewright.hwsim.results import Simulation
+from tilewright.hwsim.simulation import simulate
+from tilewright.ir.arch import Arch
+from tilewright.ir.graph import Graph
+from tilewright.scheduler import Objective, Options, schedule
+
+PAGE = Path(__file__).parent.parent / "docs" / "schedule.md"
+NETWORKS = {
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "resnet50": "ResNet-50",
+    "vgg16": "VGG-16",
+    "efficientnet_b0": "EfficientNet-B0",
+}
+DEPTHWISE = {
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilenet_v3_large": "MobileNetV3-L",
+    "efficientnet_b0": "EfficientNet-B0",
+    "shufflenet_v2": "ShuffleNetV2",
+}
+QUICK = ("mobilenet_v1", "mobilenet_v2")
+PORTS = 32.0
+"""Bytes a cycle: two ports of 128 bit, 9.6 GB/s at 300 MHz."""
+MEMORIES = ("fixed:32,40", "banked:DDR4-2400x64")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """On-chip memory of a b4096: KiB of maps, map groups, KiB of weights and of depthwise weights."""
+
+    maps: int
+    groups: int
+    weights: int
+    depthwise: int
+
+    @property
+    def arch(self) -> Arch:
+        sizes = {"maps.kib": self.maps, "maps.groups": self.groups, "weights.kib": self.weights}
+        return Arch.preset("b4096").override({**sizes, "weights.depthwise_kib": self.depthwise})
+
+    def __str__(self) -> str:
+        total = self.maps + self.weights + self.depthwise
+        return f"{self.maps} in {self.groups} groups + {self.weights} + {self.depthwise} = {total:,} KiB"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One amount of memory on chip: the splits tried, of which the first is the one that counts; targets in MB."""
+
+    name: str
+    splits: tuple[Split, ...]
+    targets: dict[str, float]
+
+
+COLUMNS = (
+    Column(
+        "1 MiB",
+        (Split(640, 5, 320, 64), Split(768, 6, 192, 64), Split(512, 4, 448, 64)),
+        {"mobilenet_v2": 4.0, "resnet50": 29.0, "vgg16": 150.0, "efficientnet_b0": 6.4, "mobilenet_v1": 4.6},
+    ),
+    Column(
+        "256 KiB",
+        (Split(160, 5, 80, 16), Split(128, 8, 112, 16), Split(192, 6, 48, 16)),
+        {"mobilenet_v2": 4.3, "resnet50": 45.0, "vgg16": 180.0},
+    ),
+)
+CYCLES = {"mobilenet_v2": 220_000, "mobilenet_v1": 340_000, "resnet50": 2_450_000, "efficientnet_b0": 480_000}
+VENDOR = {"mobilenet_v2": 3_323_424 + 3_487_816 + 2_876_424}
+"""DRAM bytes a frame of MobileNetV2 224x224 as compiled by the vendor for a DPUCZDX8G B4096 with low RAM usage: maps in,
+weights and biases, maps out, decoded from its instruction stream."""
+WHY: dict[tuple[str, str], str] = {}
+"""A missed row, and the physical reason, by column and network."""
+
+
+@cache
+def graph_of(name: str) -> Graph:
+    """The int8 graph of a network of the zoo."""
+    network = tw.load(tw.zoo.build(name), name=name)
+    (graph,) = tw.quantize(network, tw.Calibration.synthetic(network, samples=1)).graphs
+    return graph
+
+
+def run(
+    name: str, arch: Arch, objective: Objective, memory: str = MEMORIES[0], *, alone: bool = False
+) -> Simulation:
+    """Schedule and simulate; `alone`: layer by layer, every map to DRAM and back."""
+    options = Options(fuse=1, keep_maps=False) if alone else Options()
+    key = name, arch, objective, alone
+    if key not in _PLANS:
+        graph = graph_of(name)
+        _PLANS[key] = schedule(graph, arch, objective=objective, dram_bytes_per_cycle=PORTS, options=options)
+    return simulate(_PLANS[key].program, arch, memory, graph=graph_of(name))
+
+
+_PLANS: dict[tuple[object, ...], Any] = {}
+
+
+def megabytes(result: Simulation) -> float:
+    return result.dram_bytes["total"] / 1e6
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def verdict(value: float, target: float | None) -> str:
+    """Met or missed, and by how much."""
+    if target is None:
+        return "no target"
+    return "met" if value <= target else f"**missed**, {value / target - 1:.1%} above"
+
+
+def traffic(column: Column, names: Sequence[str]) -> str:
+    """DRAM MB of one amount of memory."""
+    arch, rows = column.splits[0].arch, []
+    for name in names:
+        plain = {o: run(name, arch, o) for o in ("energy", "latency")}  # type: ignore[arg-type]
+        alone, best = run(name, arch, "energy", alone=True), plain["energy"]
+        others = ", ".join(f"{megabytes(run(name, s.arch, 'energy')):.2f}" for s in column.splits[1:])
+        target = column.targets.get(name)
+        moved = best.dram_bytes
+        parts = " + ".join(f"{moved[k] / 1e6:.2f}" for k in ("weights", "ifmap", "ofmap", "instructions"))
+        rows.append(
+            (
+                NETWORKS[name],
+                "" if target is None else f"{target:g}",
+                f"{megabytes(best):.2f}",
+                verdict(megabytes(best), target),
+                f"{megabytes(plain['latency']):.2f}",
+                parts,
+                f"{best.bounds.compulsory_bytes / 1e6:.2f}",
+                f"{megabytes(alone):.2f}",
+                f"{VENDOR[name] / 1e6:.2f}" if name in VENDOR else "",
+                others,
+            )
+        )
+        print(" | ".join(rows[-1]), flush=True)
+    head = ("network", "target", "energy objective", "", "latency objective", "weights + maps in + maps out + instructions",
+            "compulsory", "layer by layer", "vendor", f"other splits: {'; '.join(map(str, column.splits[1:]))}")  # fmt: skip
+    return table(head, rows)
+
+
+def reason(result: Simulation) -> str:
+    """What the array waits for: the three largest shares of the frame."""
+    conv = result.engines["conv"]
+    shares = {
+        "busy": conv.busy,
+        **{f"waits for {k}": v for k, v in conv.stalls.items()},
+        "idle at the end": conv.idle,
+    }
+    most = sorted(shares.items(), key=lambda item: -item[1])[:4]
+    return ", ".join(f"{k} {v / result.cycles:.0%}" for k, v in most)
+
+
+def latency(names: Sequence[str]) -> str:
+    """Cycles of a frame."""
+    rows = []
+    for name in names:
+        column = COLUMNS[0]
+        found = {(s, m): run(name, s.arch, "latency", m) for s in column.splits for m in MEMORIES}
+        first = found[column.splits[0], MEMORIES[0]]
+        alone = run(name, column.splits[0].arch, "latency", alone=True)
+        rows.append(
+            (
+                NETWORKS[name],
+                f"{CYCLES[name]:,}" if name in CYCLES else "",
+                f"{first.cycles:,}",
+                verdict(first.cycles, CYCLES.get(name)),
+                f"{found[column.splits[0], MEMORIES[1]].cycles:,}",
+                f"{first.bounds.bound_cycles:,} ({first.bounds.limited_by})",
+                f"{alone.cycles:,}",
+                reason(first),
+                ", ".join(f"{found[s, MEMORIES[0]].cycles:,}" for s in column.splits[1:]),
+            )
+        )
+        print(" | ".join(rows[-1]), flush=True)
+    return table(
+        (
+            "network",
+            "target",
+            MEMORIES[0],
+            "",
+            MEMORIES[1],
+            "bound",
+            "layer by layer",
+            "the array is",
+            "other splits",
+        ),
+        rows,
+    )
+
+
+def depthwise(names: Sequence[str]) -> str:
+    """With and without the depthwise engine."""
+    rows = []
+    for name in names:
+        for preset in ("b512", "b2304", "b4096"):
+            arch, bare = Arch.preset(preset), Arch.preset(f"{preset}-nodw")
+            if preset == "b2304":  # 1,024 products: the array of b4096 at half the pixels
+                half = {"conv.pixels": 4, "conv.drain": 2, "dwc.pixels": 4, "dwc.drain": 2, "vec.pixels": 1}
+                arch = Arch.preset("b4096").override(half)
+                bare = Arch.preset("b4096-nodw").override({k: v for k, v in half.items() if "dwc" not in k})
+            a, b = run(name, arch, "latency", MEMORIES[1]), run(name, bare, "latency", MEMORIES[1])
+            share = a.engines["dwc"].busy / a.cycles
+            spent = b.engines["conv"].busy - a.engines["conv"].busy
+            rows.append(
+                (
+                    DEPTHWISE[name],
+                    f"{arch.macs_per_cycle:,}",
+                    f"{a.cycles:,}",
+                    f"{b.cycles:,}",
+                    f"{b.cycles / a.cycles:.2f}",
+                    f"{megabytes(a):.2f}",
+                    f"{megabytes(b):.2f}",
+                    f"{a.engines['conv'].busy / a.cycles:.0%}",
+                    f"{share:.0%}",
+                    f"{spent / b.cycles:.0%}",
+                    f"{a.bounds.dram_cycles / a.cycles:.0%}",
+                )
+            )
+            print(" | ".join(rows[-1]), flush=True)
+    head = ("network", "MACs", "cycles with", "without", "speedup", "DRAM MB with", "without", "array busy", "depthwise busy",
+            "of the time without, the array's for depthwise", "DRAM bound of the time")  # fmt: skip
+    return table(head, rows)
+
+
+def tiles(step: int) -> str:
+    """Single layers, search beside twin."""
+    shapes = list(dict.fromkeys(s for found in LAYERS.values() for s in found))[::step]
+    rows = []
+    for name in MACHINES:
+        found = [compare_tiles(s, name) for s in shapes]
+        worst = max(found, key=lambda c: c.ratio)
+        equal = sum(c.ratio <= 1 + 1e-9 for c in found)
+        rows.append(
+            (name, str(len(found)), f"{equal / len(found):.1%}", f"{worst.ratio:.3f}", str(worst.shape))
+        )
+        print(" | ".join(rows[-1]), flush=True)
+    return table(("on chip", "layers", "as good", "worst ratio", "which"), rows)
+
+
+def page(traffics: Sequence[str], cycles: str, deep: str, exact: str) -> str:
+    """The whole page."""
+    why = "\n".join(f"- {NETWORKS[name]}, {column}: {text}" for (column, name), text in WHY.items())
+    return f"""# How good the schedules are
+
+Written by `python tests/schedule.py`. All cycles and bytes are *simulated*, 224 × 224, batch 1, int8; *compulsory* is weights
+once, image in, result out; *layer by layer* keeps no map on chip and fuses nothing. *Vendor*: bytes of a DPUCZDX8G B4096 with low
+RAM usage, decoded from the instruction stream of its compiler. The machine is `b4096` with two ports of 128 bit, 32 bytes a cycle:
+9.6 GB/s at 300 MHz. A column has one split of the memory on chip for all networks: maps + weights + depthwise weights.
+
+## DRAM traffic, MB a frame: 1 MiB on chip ({COLUMNS[0].splits[0]})
+
+{traffics[0]}
+
+## DRAM traffic, MB a frame: 256 KiB on chip ({COLUMNS[1].splits[0]})
+
+{traffics[1]}
+
+## Cycles a frame ({COLUMNS[0].splits[0]})
+
+8 × 16 × 16 array, depthwise engine 8 × 16, latency objective.
+
+{cycles}
+
+## What is missed, and why
+
+{why or "Nothing."}
+
+## The depthwise engine
+
+Presets `b512` and `b4096` with and without it, and the array of `b4096` at 4 pixels (1,024 MACs); memory {MEMORIES[1]}.
+
+{deep}
+
+The engine pays by what it takes off the array: a depthwise kernel on the array uses one of `ic` input channels, so it costs the
+array `ic` times its products. It pays most where the array is small beside the network's memory traffic, for then the array binds,
+and for kernels of 5 × 5. It pays little where loading the weights takes as long as the array: the freed cycles are
+waited for DRAM. Networks with few depthwise products beside their 1 × 1 convolutions gain least.
+
+## Tiles of single layers
+
+Search beside a twin that looks at every strip height, chunk, order, residency and column tile (`tests/tile_twin.py`), with the maps
+in DRAM, on the distinct layers of {", ".join(LAYERS)}. *As good*: the same value or, where the twin leaves narrow column tiles
+out, a lower one.
+
+{exact}
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Schedules beside targets and bounds; writes docs/schedule.md."
+    )
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="only these; the page is not written")
+    parser.add_argument(
+        "--quick", action="store_true", help="small networks, every eighth layer; the page is not written"
+    )
+    chosen: Any = parser.parse_args(words)
+    names = chosen.networks or (QUICK if chosen.quick else tuple(NETWORKS))
+    deep = tuple(n for n in DEPTHWISE if not (chosen.networks or chosen.quick) or n in names)
+    traffics = [traffic(c, names) for c in COLUMNS]
+    text = page(traffics, latency(names), depthwise(deep), tiles(8 if chosen.quick else 1))
+    if chosen.networks or chosen.quick:
+        print(text)
+    else:
+        PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
