@@ -21,7 +21,7 @@ from ..ir.arch import Arch
 from ..ir.board import Board
 from ..ir.errors import ScheduleError
 from ..ir.graph import Graph
-from ..ir.isa import COLUMNS, FETCH_BYTES, WORD_BYTES
+from ..ir.isa import COLUMNS, FETCH_BYTES, WORD_BYTES, Opcode
 from ..ir.latency import (
     BURST_INTERVAL,
     DISPATCH,
@@ -110,17 +110,15 @@ def quick(
     memory = _memory(dram, arch.clock_mhz, arch.burst_bytes, arch.stream_bytes)
     net = network(graph, arch)
     stream = _stream(net, arch, _plan(net, graph, arch, memory, objective))
-    fields = np.zeros((len(stream.fields), len(COLUMNS)), np.int64)
-    fields[:, _COLUMNS] = stream.fields
-    cost = costs(fields, arch)
+    cost = _costs(stream, arch)
     entries, wait = _waits(net, arch, stream)
     cycles, instructions = _play(arch, memory, entries, wait, cost), len(entries)
-    used = np.bincount(entries[:, ENTRY.index("kind")], minlength=len(fields))
+    used = np.bincount(entries[:, ENTRY.index("kind")], minlength=len(cost))
     table = cost.view(np.int64).reshape(len(cost), -1)
     total = (table * used[:, None]).sum(axis=0, keepdims=True).view(cost.dtype)[0]
     fetched = -(-(instructions + 1) * WORD_BYTES // FETCH_BYTES) * FETCH_BYTES
     moved = used * cost["dram_bytes"]
-    written = int(moved[fields[:, COLUMNS["opcode"]] == 6].sum())
+    written = int(moved[stream.fields[:, FIELDS.index("opcode")] == Opcode.SAVE].sum())
     read = int(moved.sum()) - written + fetched
     spent, _ = energy(
         action_counts(total, arch, instructions + 1),
@@ -164,6 +162,8 @@ def _plan(net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Ob
             wanted |= wants
             tiled = column_tiles(net, graph, arch, wanted)
             continue
+        if not len(steps):
+            raise Search(graph, arch, net.layers, objective, memory.peak, Options()).misfits()[0]
         at, costs_, table = choices(problem, steps, FUSE)
         groups, words_of, spill, split = place(
             problem, steps, at, costs_, table, _widths(tiled, table), net.names, FUSE
@@ -225,6 +225,13 @@ def _stream(net: Network, arch: Arch, planned: _Planned) -> Stream:
         net.room = room = np.maximum(room, want + want // 4)
 
 
+def _costs(stream: Stream, arch: Arch) -> NDArray[np.void]:
+    """Cost of each kind of instruction."""
+    fields = np.zeros((len(stream.fields), len(COLUMNS)), np.int64)
+    fields[:, _COLUMNS] = stream.fields
+    return costs(fields, arch)
+
+
 def _waits(net: Network, arch: Arch, stream: Stream) -> tuple[_Ints, _Ints]:
     size = np.array(
         [arch.weight_words, arch.depthwise_words, arch.weights.tables, arch.vector_words], np.int64
@@ -245,10 +252,9 @@ def _waits(net: Network, arch: Arch, stream: Stream) -> tuple[_Ints, _Ints]:
 
 def _play(arch: Arch, memory: _Memory, entries: _Ints, wait: _Ints, cost: NDArray[np.void]) -> int:
     window = arch.dma.outstanding * arch.dma.ports
-    fetch = memory.latency + FETCH_BYTES // arch.beat_bytes + FETCH_TAIL
     p = np.array(
         [arch.queues.depth, arch.queues.prefetch, TOKEN, DISPATCH, LOAD_START, LOAD_RECEIVE, LOAD_TAIL, SAVE_START, SAVE_SEND,
-         SAVE_TAIL, fetch, memory.latency, memory.response, window, arch.burst_bytes, BURST_INTERVAL, arch.maps.groups,
+         SAVE_TAIL, FETCH_TAIL, memory.latency, memory.response, window, arch.burst_bytes, BURST_INTERVAL, arch.maps.groups,
          arch.stream_bytes, arch.beat_bytes],
         np.int64,
     )  # fmt: skip

@@ -30,18 +30,23 @@ _BASE, _STOP, _FIRST, _LAST, _MAP = range(5)
 _LOAD, _SAVE = 0, 4
 
 
-@njit(cache=True)
+_inner = njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # compiled into its callers, and cached with them
+
+
+@_inner
 def _ceil(a, b):  # type: ignore[no-untyped-def]
     return (a + b - 1) // b
 
 
-@njit(cache=True)
+@_inner
 def _stays(sizes, mask, t):  # type: ignore[no-untyped-def]
     bit = sizes.maps[t, _BIT]
     return bit >= 0 and (mask >> bit) & 1 == 1
 
 
-@njit(cache=True)
+@_inner
 def _gaps(taken, n, size, span, words, out):  # type: ignore[no-untyped-def]
     """Free words low..high-1 between the first n rows of `taken` (base, stop; sorted here by base); how many gaps."""
     for k in range(1, n):
@@ -64,7 +69,7 @@ def _gaps(taken, n, size, span, words, out):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@_inner
 def _bases(gaps, n, words, size, span, out):  # type: ignore[no-untyped-def]
     """Places for `words` words, rising: at either end of a gap, and at either end of a map group; how many."""
     count = 0
@@ -86,7 +91,7 @@ def _bases(gaps, n, words, size, span, out):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@_inner
 def _clash(a, b):  # type: ignore[no-untyped-def]
     """Cycles that engines would wait for each other if both maps were in one map group, at most; users: (2, 5) cycles of
     writing and reading, by engine."""
@@ -100,7 +105,7 @@ def _clash(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True)
+@_inner
 def _ports(base, words, user, live, users, n, skip, begin, end, size, key):  # type: ignore[no-untyped-def]
     """Fill the first three of `key`: cycles that engines may wait at a port, map groups beyond one, words of others there.
 
@@ -117,7 +122,7 @@ def _ports(base, words, user, live, users, n, skip, begin, end, size, key):  # t
     key[0], key[1], key[2] = clash, last - first, fill
 
 
-@njit(cache=True)
+@_inner
 def _better(a, b):  # type: ignore[no-untyped-def]
     """Whether the numbers of a come before those of b."""
     for k in range(len(a)):
@@ -126,7 +131,7 @@ def _better(a, b):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True)
+@_inner
 def _settle(wanted, users, n, size, span, words, live):  # type: ignore[no-untyped-def]
     """Place the first n rows of `wanted` (words in _BASE), which stay, into `live`; the map that finds no place, or -1."""
     taken, gaps, rest = (
@@ -176,7 +181,7 @@ def _settle(wanted, users, n, size, span, words, live):  # type: ignore[no-untyp
     return -1
 
 
-@njit(cache=True)
+@_inner
 def _best(need, user, live, users, n, skip, size, span, words, taken, gaps, bases, key, best):  # type: ignore[no-untyped-def]
     """First word where a ring of `need` words clashes least beside the first n places but `skip`; -1: nowhere."""
     m = 0
@@ -194,7 +199,7 @@ def _best(need, user, live, users, n, skip, size, span, words, taken, gaps, base
     return int(best[3]) if options else -1
 
 
-@njit(cache=True)
+@_inner
 def _rings(wanted, users, gain, slack, order, names, n, size, span, words, live, alive):  # type: ignore[no-untyped-def]
     """Place the rings of a group of layers beside `alive` maps that stay, as `place.Floor.rings`.
 
@@ -281,7 +286,7 @@ def _rings(wanted, users, gain, slack, order, names, n, size, span, words, live,
     return waits
 
 
-@njit(cache=True)
+@_inner
 def _need(p, i, j, c, k, before, kept, wide, out):  # type: ignore[no-untyped-def]
     """Fill `out` for map k of a candidate: width, blocks, rows, rows with slack, folded; False where it is there already."""
     net, runs, sizes = p.net, p.runs, p.sizes
@@ -303,7 +308,7 @@ def _need(p, i, j, c, k, before, kept, wide, out):  # type: ignore[no-untyped-de
     return True
 
 
-@njit(cache=True)
+@_inner
 def _users(p, i, j, c, work, t, kept, fuse, need, user):  # type: ignore[no-untyped-def]
     """Fill `user` with the cycles that engines write and read a map in a group; returns the cycles that slack of its ring saves."""
     net, sizes = p.net, p.sizes
@@ -331,7 +336,7 @@ def _users(p, i, j, c, work, t, kept, fuse, need, user):  # type: ignore[no-unty
     return min(making, reading)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def place(p, steps, at, costs, table, widths, names, fuse):  # type: ignore[no-untyped-def]
     """Words for the maps of a plan.
 

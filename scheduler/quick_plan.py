@@ -110,12 +110,17 @@ class Problem(NamedTuple):
     total: _Ints
 
 
-@njit(cache=True)
+_inner = njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # compiled into its callers, and cached with them
+
+
+@_inner
 def _ceil(a, b):  # type: ignore[no-untyped-def]
     return (a + b - 1) // b
 
 
-@njit(cache=True)
+@_inner
 def _step_of(m):  # type: ignore[no-untyped-def]
     """Output blocks that make whole map blocks."""
     a, b = m[_LANES], m[_OC]
@@ -124,7 +129,7 @@ def _step_of(m):  # type: ignore[no-untyped-def]
     return m[_LANES] // a
 
 
-@njit(cache=True)
+@_inner
 def _chunks(p):  # type: ignore[no-untyped-def]
     """Output blocks a chunk of each layer: where weights stream, the most that half the memory takes, half of that; last, whether
     one block of output channels has more weights than their memory."""
@@ -158,7 +163,7 @@ def _chunks(p):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def pieces(p, i, j, out):  # type: ignore[no-untyped-def]
     """Whether all constants of layers i..j-1 fit at once, with room for one wrap of the circular memories; sets `out` of the
     layers that are cut for it to output blocks an instruction, of the others to 0. As `candidates.resident_chunks`."""
@@ -193,7 +198,7 @@ def pieces(p, i, j, out):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True)
+@_inner
 def _reduction_fits(sizes, m, layer, rows, cols):  # type: ignore[no-untyped-def]
     """An output block whose weights exceed their memory is summed in pieces, while its pixels wait in accumulators."""
     for k in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
@@ -207,23 +212,23 @@ def _reduction_fits(sizes, m, layer, rows, cols):  # type: ignore[no-untyped-def
     return True
 
 
-@njit(cache=True)
+@_inner
 def _bytes(maps, t):  # type: ignore[no-untyped-def]
     return maps[t, _H] * maps[t, _W] * maps[t, _C]
 
 
-@njit(cache=True)
+@_inner
 def _words(maps, t):  # type: ignore[no-untyped-def]
     return maps[t, _H] * maps[t, _W] * maps[t, _BLOCKS]
 
 
-@njit(cache=True)
+@_inner
 def _stays(maps, mask, t):  # type: ignore[no-untyped-def]
     bit = maps[t, _BIT]
     return bit >= 0 and (mask >> bit) & 1 == 1
 
 
-@njit(cache=True)
+@_inner
 def _overs(net, runs, maps, entry, i, j, before, kept, fuse):  # type: ignore[no-untyped-def]
     """Sources that are written over, and the words that this saves."""
     code = saved = 0
@@ -244,7 +249,7 @@ def _overs(net, runs, maps, entry, i, j, before, kept, fuse):  # type: ignore[no
     return code, saved
 
 
-@njit(cache=True)
+@_inner
 def _weigh(objective, cycles, dram):  # type: ignore[no-untyped-def]
     """As `search.weigh`."""
     if objective == 0:
@@ -252,14 +257,14 @@ def _weigh(objective, cycles, dram):  # type: ignore[no-untyped-def]
     return dram + 0.01 * cycles if objective == 1 else cycles + dram
 
 
-@njit(cache=True)
+@_inner
 def _moves(m, rate, maps, t, width, blocks, folded):  # type: ignore[no-untyped-def]
     """Cycles to bring a map on chip or back, as `candidates.move_cycles`."""
     words = maps[t, _H] * width * blocks
     return max(_bytes(maps, t) / rate, words / (1 if folded or maps[t, _C] < m[_LANES] else m[_MOVE]))
 
 
-@njit(cache=True)
+@_inner
 def _put(objective, rate, costs, table, n, work, engines, fill, moves, dram, weights, first, held, row):  # type: ignore[no-untyped-def]
     """Candidate n; its number of candidates."""
     if n == len(costs):
@@ -275,7 +280,7 @@ def _put(objective, rate, costs, table, n, work, engines, fill, moves, dram, wei
     return n + 1
 
 
-@njit(cache=True)
+@_inner
 def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fuse, costs, table, touch):  # type: ignore[no-untyped-def]
     """All candidates of layers i..j-1 with maps `before` on chip and `kept` to stay, in the order they are found.
 
@@ -512,7 +517,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
     return n, tiled.at[i] == tiled.at[i + 1]
 
 
-@njit(cache=True)
+@_inner
 def _shares(runs, maker, last_reader, maps, used, slack, move, entry, i, j, before, kept, over, kind, out):  # type: ignore[no-untyped-def]
     """Map groups that maps want of their own because other engines use the rest, and the cycles that they are used, most
     first; as `candidates.sharing`. Returns how many, and the map words with slack."""
@@ -549,7 +554,7 @@ def _shares(runs, maker, last_reader, maps, used, slack, move, entry, i, j, befo
     return n, most
 
 
-@njit(cache=True)
+@_inner
 def _map_moves(p):  # type: ignore[no-untyped-def]
     """Cycles to bring each map on chip whole, and back."""
     m, rate, maps = p.m, p.rate[0], p.sizes.maps
@@ -561,7 +566,7 @@ def _map_moves(p):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@_inner
 def _after(m, rate, state, c, least, most, shares, n, room, out):  # type: ignore[no-untyped-def]
     """Fill `out` with computed, loaded, dram, held behind a group, as `plan._after`."""
     memory = m[_WEIGHT_BYTES]
@@ -588,7 +593,7 @@ def _after(m, rate, state, c, least, most, shares, n, room, out):  # type: ignor
     out[2], out[3] = state[2] + c[_DRAM] / rate, c[_HELD]
 
 
-@njit(cache=True)
+@_inner
 def _sort(costs, n, order):  # type: ignore[no-untyped-def]
     """Numbers of the first n candidates by value into `order`, equal ones as they are."""
     for k in range(n):
@@ -599,7 +604,7 @@ def _sort(costs, n, order):  # type: ignore[no-untyped-def]
         order[at] = k
 
 
-@njit(cache=True)
+@_inner
 def _front(costs, table, n, way, order, keep):  # type: ignore[no-untyped-def]
     """Candidates of a way, best first, each next one in fewer words: their numbers into `keep`; how many."""
     count, words = 0, 1 << 60
@@ -611,7 +616,7 @@ def _front(costs, table, n, way, order, keep):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@_inner
 def _keeps(p, spilled, order, i, j, out):  # type: ignore[no-untyped-def]
     """Sets of maps to leave on chip for later groups: all; each number of the smaller ones; none. How many."""
     net, maps = p.net, p.sizes.maps
@@ -638,12 +643,12 @@ def _keeps(p, spilled, order, i, j, out):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@_inner
 def _value(objective, state):  # type: ignore[no-untyped-def]
     return _weigh(objective, max(state[0], state[1]), state[2]) + _AHEAD * state[1]
 
 
-@njit(cache=True)
+@_inner
 def _find(slots, cut, mask, layer, after):  # type: ignore[no-untyped-def]
     """Slot of the state of a cut with these maps on chip, or the free one for it."""
     slot = (after * 0x9E3779B1 + layer * 0x85EBCA77) & 0x7FFFFFFF
@@ -653,7 +658,7 @@ def _find(slots, cut, mask, layer, after):  # type: ignore[no-untyped-def]
     return slot
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
     """The cheapest groups of layers.
 
@@ -865,7 +870,7 @@ def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
     return steps[n - count :], wants
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def choices(p, steps, fuse):  # type: ignore[no-untyped-def]
     """Candidates of each step that write over the same sources, best first.
 

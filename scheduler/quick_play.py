@@ -22,7 +22,7 @@ PORTS = (
     *(
         "save_send",
         "save_tail",
-        "fetch",
+        "fetch_tail",
         "latency",
         "response",
         "window",
@@ -32,18 +32,22 @@ PORTS = (
     ),
     *("stream_bytes", "beat_bytes"),
 )
-"""Whole numbers for `play`: queues, latencies of `ir.latency`, cycles from the request of sixteen instructions to their
-dispatch, of a read to its first byte and of a write to its response, bursts in flight, bytes of a burst, map groups, bytes a cycle of
+"""Whole numbers for `play`: queues, latencies of `ir.latency`, cycles from the request of a read to its first byte and of a write to its response, bursts in flight, bytes of a burst, map groups, bytes a cycle of
 all ports and of one."""
-(_DEPTH, _PREFETCH, _TOKEN, _DISPATCH, _LOAD_START, _LOAD_RECEIVE, _LOAD_TAIL, _SAVE_START, _SAVE_SEND, _SAVE_TAIL, _FETCH,
+(_DEPTH, _PREFETCH, _TOKEN, _DISPATCH, _LOAD_START, _LOAD_RECEIVE, _LOAD_TAIL, _SAVE_START, _SAVE_SEND, _SAVE_TAIL, _FETCH_TAIL,
  _LATENCY, _RESPONSE, _WINDOW, _BURST, _INTERVAL, _GROUPS, _STREAM, _BEAT) = range(19)  # fmt: skip
 
 _LOAD, _SAVE = 0, 4
-_PER_FETCH = 16
+_PER_FETCH, _FETCH_BYTES = 16, 1024
 _INF = 1e18
 
 
-@njit(cache=True)
+_inner = njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # compiled into its callers, and cached with them
+
+
+@_inner
 def _reserve(left, at, need, least):  # type: ignore[no-untyped-def]
     """Take `need` cycles of the memory from cycle `at` on, spread over at least `least` cycles; when they are over."""
     if need <= 0.0:
@@ -64,7 +68,7 @@ def _reserve(left, at, need, least):  # type: ignore[no-untyped-def]
         at = float((span + 1) * SPAN)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def play(entries, wait, busy, tail, moved, p, rates, left):  # type: ignore[no-untyped-def]
     """Cycles of a stream.
 
@@ -106,15 +110,20 @@ def play(entries, wait, busy, tail, moved, p, rates, left):  # type: ignore[no-u
     )  # ends of the transfers at the memory, of LOAD's and SAVE's streams
     taken = np.zeros((count[1] + 1, 3))  # bursts up to each LOAD, when its first and last are taken out
     total, loads, oldest, end = 0.0, 0, 0, 0.0
-    dispatched, last, fetched = 0, -1.0, 0.0
+    dispatched, asked, last, fetched = 0, 0, -1.0, 0.0
     for _ in range(n):
         # Dispatch what can be.
         while dispatched < n:
             e = entries[dispatched, 0]
-            if dispatched % _PER_FETCH == 0:
-                before = dispatched + _PER_FETCH - p[_PREFETCH]
+            if dispatched == asked:
+                asked += _PER_FETCH
+                before = asked - p[_PREFETCH]
                 ask = queued[before - 1] + 2 if before > 0 else 0.0
-                fetched = max(fetched, ask + p[_FETCH])
+                at = max(fetched - p[_FETCH_TAIL], ask + p[_LATENCY])
+                # Behind the bursts of LOAD that are in flight, but not behind those that it will ask for.
+                flying = min(max(0.0, bus[0] - at), p[_WINDOW] * p[_BURST] / rates[0])
+                got = _reserve(left, at, _FETCH_BYTES / rates[0], _FETCH_BYTES / p[_BEAT])
+                fetched = min(got, at + flying + _FETCH_BYTES / min(rates[0], p[_BEAT])) + p[_FETCH_TAIL]
             t = max(last + 1, fetched)
             if order[dispatched] >= depth:
                 older = start[begin[e] + order[dispatched] - depth]

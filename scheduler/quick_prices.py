@@ -156,7 +156,7 @@ def _column_tiles(net: Network, graph: Graph, arch: Arch, n: int) -> _Ints:
 
 
 # -- sums over runs ------------------------------------------------------------------------------------------------------
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def entry_times(net, runs, busy, fuse):  # type: ignore[no-untyped-def]
     """Cycles of the layers of each entry of `runs`; `busy` by layer and tile height.
 
@@ -197,7 +197,7 @@ def entry_times(net, runs, busy, fuse):  # type: ignore[no-untyped-def]
     return cycles, out, used
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def ring_words(net, runs, maps, operand):  # type: ignore[no-untyped-def]
     """Map words of the rings of each entry, if all that is read is loaded and nothing stays.
 

@@ -102,7 +102,12 @@ class Runs(NamedTuple):
     over: _Ints
 
 
-@njit(cache=True)
+_inner = njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # compiled into its callers, and cached with them
+
+
+@_inner
 def _ceil(a, b):  # type: ignore[no-untyped-def]
     return (a + b - 1) // b
 
@@ -124,7 +129,7 @@ class _Run(NamedTuple):
     stage: _Ints
 
 
-@njit(cache=True)
+@_inner
 def _room_for(net, fuse, rows):  # type: ignore[no-untyped-def]
     """Scratch for runs of up to `fuse` layers and `rows` strips."""
     widest = 0
@@ -139,7 +144,7 @@ def _room_for(net, fuse, rows):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(cache=True)
+@_inner
 def _maps_of(net, i, j, run):  # type: ignore[no-untyped-def]
     """Set what is known of layers i..j-1 without their strips; returns the number of maps."""
     n = 0
@@ -166,7 +171,7 @@ def _maps_of(net, i, j, run):  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(cache=True)
+@_inner
 def _rows(net, i, j, rows, run, n):  # type: ignore[no-untyped-def]
     """Fill `need` and `stage`; returns strips and the last stage."""
     place, need, stage = run.place, run.need, run.stage
@@ -215,12 +220,12 @@ def _rows(net, i, j, rows, run, n):  # type: ignore[no-untyped-def]
     return count, last
 
 
-@njit(cache=True)
+@_inner
 def _within(index, most):  # type: ignore[no-untyped-def]
     return min(max(index, 0), most)
 
 
-@njit(cache=True)
+@_inner
 def _low(net, run, k, r, strip, count):  # type: ignore[no-untyped-def]
     """First row of map k that its reader `r` still reads from a strip on; beyond the map when none."""
     layer = run.layer[r]
@@ -232,7 +237,7 @@ def _low(net, run, k, r, strip, count):  # type: ignore[no-untyped-def]
     return net.first[net.reach_ptr[run.edge[r]] + run.need[to, strip]]
 
 
-@njit(cache=True)
+@_inner
 def _ring(net, run, k, count, steps):  # type: ignore[no-untyped-def]
     """Fewest rows of the ring of map k, and the rows that let its producer run ahead."""
     mine = run.stage[k]
@@ -254,7 +259,7 @@ def _ring(net, run, k, count, steps):  # type: ignore[no-untyped-def]
     return ring, ring if alone else min(max(ring, slack), height)
 
 
-@njit(cache=True)
+@_inner
 def _replaces(net, run, layer, e, count, steps):  # type: ignore[no-untyped-def]
     """Whether an elementwise layer may write over what edge `e` reads, as `strips.may_replace`."""
     k, to = run.place[net.ins[e]], run.place[net.out[layer]]
@@ -275,7 +280,7 @@ def _replaces(net, run, layer, e, count, steps):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True)
+@_inner
 def _grown(a, size):  # type: ignore[no-untyped-def]
     if size <= len(a):
         return a
@@ -284,7 +289,7 @@ def _grown(a, size):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def runs_of(net, fuse, counts):  # type: ignore[no-untyped-def]
     """All runs of up to `fuse` layers, as the fields of `Runs`; several layers take one of `counts` strips."""
     layers = len(net.engine)
@@ -363,7 +368,7 @@ def runs_of(net, fuse, counts):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def group_rows(net, groups):  # type: ignore[no-untyped-def]
     """Rows of some groups of layers.
 

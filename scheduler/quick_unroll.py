@@ -92,19 +92,24 @@ class _Site(NamedTuple):
     tiled: bool
 
 
-@njit(cache=True)
+_inner = njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # compiled into its callers, and cached with them
+
+
+@_inner
 def _ceil(a, b):  # type: ignore[no-untyped-def]
     return (a + b - 1) // b
 
 
-@njit(cache=True)
+@_inner
 def _stays(sizes, mask, t):  # type: ignore[no-untyped-def]
     """Whether a map is in a set of maps on chip."""
     bit = sizes.maps[t, _M_BIT]
     return bit >= 0 and (mask >> bit) & 1 == 1
 
 
-@njit(cache=True)
+@_inner
 def _ways(pixels, stride, banks):  # type: ignore[no-untyped-def]
     """As `timing.read_ways`."""
     divisor = 1
@@ -113,7 +118,7 @@ def _ways(pixels, stride, banks):  # type: ignore[no-untyped-def]
     return max(1, _ceil(pixels * divisor, banks))
 
 
-@njit(cache=True)
+@_inner
 def _free(h, w, block, together, sy, sx, pitch, ring, row, seen):  # type: ignore[no-untyped-def]
     """As `ports.free_of_conflicts`; `seen` has an entry a bank."""
     seen[:] = -1
@@ -137,7 +142,7 @@ def _free(h, w, block, together, sy, sx, pitch, ring, row, seen):  # type: ignor
 
 
 # -- into the stream -----------------------------------------------------------------------------------------------------
-@njit(cache=True)
+@_inner
 def _kind(out, row):  # type: ignore[no-untyped-def]
     """Row of fields equal to `row`, a new one where the group has none yet."""
     last = min(out.at[0], len(out.fields))
@@ -155,7 +160,7 @@ def _kind(out, row):  # type: ignore[no-untyped-def]
     return last
 
 
-@njit(cache=True)
+@_inner
 def _groups(out, t, low, high, b0, b1, m):  # type: ignore[no-untyped-def]
     """First and last map group with rows low..high-1 and blocks b0..b1-1 of a map, as `spans.name_groups` finds them."""
     r = out.ring[t]
@@ -172,12 +177,12 @@ def _groups(out, t, low, high, b0, b1, m):  # type: ignore[no-untyped-def]
     return (base // size, stop // size) if m[_SPAN] > 1 else (r[_R_BASE] // size, r[_R_BASE] // size)
 
 
-@njit(cache=True)
+@_inner
 def _mask(groups):  # type: ignore[no-untyped-def]
     return (2 << groups[1]) - (1 << groups[0])
 
 
-@njit(cache=True)
+@_inner
 def _emit(out, site, engine, row, t, low, high, block, weights, constants, runs, writes):  # type: ignore[no-untyped-def]
     """One more action, which writes map groups `writes`; its reads follow by `_read`."""
     kind = _kind(out, row)
@@ -190,7 +195,7 @@ def _emit(out, site, engine, row, t, low, high, block, weights, constants, runs,
     out.at[1] += 1
 
 
-@njit(cache=True)
+@_inner
 def _read(out, t, low, high, ports):  # type: ignore[no-untyped-def]
     """The last action reads these rows of a map, in map groups `ports`."""
     if out.at[2] < len(out.reads) and out.at[1] <= len(out.actions):
@@ -200,7 +205,7 @@ def _read(out, t, low, high, ports):  # type: ignore[no-untyped-def]
     out.at[2] += 1
 
 
-@njit(cache=True)
+@_inner
 def _fill(out, memory, words, size, records, record_rows):  # type: ignore[no-untyped-def]
     """A new chunk of constants and its FILL."""
     if out.at[0] < len(out.fields) and out.at[3] < len(out.chunks):
@@ -216,7 +221,7 @@ def _fill(out, memory, words, size, records, record_rows):  # type: ignore[no-un
 
 
 # -- statements ----------------------------------------------------------------------------------------------------------
-@njit(cache=True)
+@_inner
 def _columns(net, sizes, site, layer, t):  # type: ignore[no-untyped-def]
     """Columns of a source that a tile of its reader needs."""
     width, of = sizes.maps[t, _M_W], sizes.maps[net.out[layer], _M_W]
@@ -232,7 +237,7 @@ def _columns(net, sizes, site, layer, t):  # type: ignore[no-untyped-def]
     return left, max(left + 1, min(right, width))
 
 
-@njit(cache=True)
+@_inner
 def _loads(out, net, sizes, site, layer, t, low, high, m, row):  # type: ignore[no-untyped-def]
     """LOADs of rows of a map: the full channel blocks, then the dense last one; folded maps in one piece."""
     size, lanes = sizes.maps[t], m[_LANES]
@@ -258,7 +263,7 @@ def _loads(out, net, sizes, site, layer, t, low, high, m, row):  # type: ignore[
             _emit(out, site, _LOAD, row, t, low, high, done, -1, -1, lines * blocks, ports)
 
 
-@njit(cache=True)
+@_inner
 def _saves(out, sizes, site, t, low, high, m, row):  # type: ignore[no-untyped-def]
     """SAVEs of rows of a map, of one chunk's blocks where chunks come one by one."""
     size, lanes = sizes.maps[t], m[_LANES]
@@ -282,7 +287,7 @@ def _saves(out, sizes, site, t, low, high, m, row):  # type: ignore[no-untyped-d
             b0 += blocks
 
 
-@njit(cache=True)
+@_inner
 def _pack(out, row, part, height, source_ring, ring, low, m):  # type: ignore[no-untyped-def]
     """Set `packed` and ways: pixels are packed over rows where that saves blocks and no bank is asked twice."""
     h, w, sy, sx, pixels = row[_OUT_H], row[_OUT_W], row[_SY], row[_SX], m[_PIXELS]
@@ -303,7 +308,7 @@ def _pack(out, row, part, height, source_ring, ring, low, m):  # type: ignore[no
         row[_PACKED] = row[_WAYS] = row[_DRAIN_WAYS] = 1
 
 
-@njit(cache=True)
+@_inner
 def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyped-def]
     """CONVs or DWCs of a part, one a chunk of output blocks; more where a block's weights exceed their memory."""
     part = sizes.parts[p]
@@ -318,12 +323,8 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
         return
     e = net.in_ptr[layer] + part[_P_SOURCE]
     source = net.ins[e]
-    table = -1
-    if sizes.layers[layer, _L_LOOKUP]:
-        table = out.kept_table[layer]
-        if table < 0:
-            table = _fill(out, _TABLES, 1, 256, 1, 256)
-            out.kept_table[layer] = table if site.resident else -1
+    looks_up = sizes.layers[layer, _L_LOOKUP]
+    table = out.kept_table[layer] if looks_up else -1
     each = out.chunk[layer] if out.chunk[layer] else part[_P_COUNT]
     b0, stop = 0, part[_P_COUNT]
     if site.mode == _CHUNKED:
@@ -371,8 +372,25 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
                     words // pieces // (b1 - b0),
                 )
                 out.kept[out.kept_at[p] + b0] = weights if site.resident else -1
-            ports = _mask(written) if row[_LAST] or deep else 0
-            _emit(out, site, net.engine[layer], row, t, low, high, done, weights, table, 0, ports)
+            last = deep or row[_LAST] == 1
+            if looks_up and table < 0 and last:
+                table = _fill(out, _TABLES, 1, 256, 1, 256)
+                out.kept_table[layer] = table if site.resident else -1
+            ports = _mask(written) if last else 0
+            _emit(
+                out,
+                site,
+                net.engine[layer],
+                row,
+                t,
+                low,
+                high,
+                done,
+                weights,
+                table if last else -1,
+                0,
+                ports,
+            )
             y0, y1 = net.first[net.reach_ptr[e] + low], net.stop[net.reach_ptr[e] + high - 1]
             x0, x1 = 0, out.ring[source, _R_BLOCKS]
             if deep:
@@ -389,7 +407,7 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
         b0 = b1
 
 
-@njit(cache=True)
+@_inner
 def _vector(out, net, sizes, site, layer, low, high, m, row):  # type: ignore[no-untyped-def]
     """VECs: one, or one a source where blocks are copied side by side."""
     L, t = sizes.layers[layer], net.out[layer]
@@ -450,7 +468,7 @@ def _vector(out, net, sizes, site, layer, low, high, m, row):  # type: ignore[no
 
 
 # -- loops ---------------------------------------------------------------------------------------------------------------
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def unroll(net, runs, sizes, steps, groups, rings, rows, chunk_of, m, arrays):  # type: ignore[no-untyped-def]
     """Write the stream of some groups into `arrays`; what does not fit is counted and left out.
 
@@ -539,7 +557,7 @@ def unroll(net, runs, sizes, steps, groups, rings, rows, chunk_of, m, arrays):  
     return ints[:5]
 
 
-@njit(cache=True)
+@_inner
 def _step(out, net, sizes, site, step, begin, need, stage, count, place, before, after, m, row):  # type: ignore[no-untyped-def]
     """One step of a group: what each layer loads, computes and saves."""
     for layer in range(site.first, site.stop):

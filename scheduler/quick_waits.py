@@ -26,7 +26,12 @@ _MARKS = 32
 """Chunks of a map whose makers are told apart."""
 
 
-@njit(cache=True)
+_inner = njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # compiled into its callers, and cached with them
+
+
+@_inner
 def _memories(actions, chunks, size):  # type: ignore[no-untyped-def]
     """Where FILLs stand in the stream, as `memories.fill_memories` puts them.
 
@@ -77,7 +82,7 @@ def _memories(actions, chunks, size):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def waits(actions, reads, chunks, places, blocks, offsets, size):  # type: ignore[no-untyped-def]
     """Instructions of a stream in order, FILLs among them.
 
