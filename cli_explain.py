@@ -171,7 +171,7 @@ def _carries(g: GroupFacts) -> str:
 
 def _rivals(e: Explanation, x: GroupExplanation) -> Iterator[str]:
     """What else it could have been: the search's estimate, and the simulated network."""
-    yield "Everything else as it is, this group otherwise; the quickest is the runner-up:"
+    yield f"Everything else as it is, this group otherwise; the first is the runner-up for {e.objective}:"
     head = (
         "",
         "estimate: cycles",
@@ -187,12 +187,12 @@ def _rivals(e: Explanation, x: GroupExplanation) -> Iterator[str]:
     for r in x.rivals:
         if r.cost is None:
             yield f"  {r.name}: no, {r.refusal}"
-    runner = x.runner_up
-    if runner is not None and runner.cost is not None and runner.cost.cycles < e.cycles:
-        more = runner.cost.dram_bytes - e.dram_bytes
+    quicker = [r for r in x.rivals if r.cost is not None and r.cost.cycles < e.cycles]
+    for r in quicker[:1]:
+        assert r.cost is not None
         yield (
-            f"  {runner.name}: {e.cycles - runner.cost.cycles:,} cycles quicker when simulated, with {more:+,} bytes of DRAM; "
-            "the scheduler chooses by its estimate, before anything is placed."
+            f"  {r.name}: {e.cycles - r.cost.cycles:,} cycles quicker when simulated, with {r.cost.dram_bytes - e.dram_bytes:+,} bytes "
+            "of DRAM; the scheduler chooses by its estimate, before anything is placed."
         )
 
 

@@ -109,7 +109,7 @@ class GroupExplanation:
     estimate : Price or None
         What the search reckoned with; None where the text was edited to something else.
     rivals : tuple of Rival
-        Those that can be, the quickest first; then those that cannot.
+        Those that can be, the best for the objective first; then those that cannot.
     tiling : str
         Its text in ``tiling.txt``.
     """
@@ -122,7 +122,7 @@ class GroupExplanation:
 
     @property
     def runner_up(self) -> Rival | None:
-        """The quickest of the others, simulated."""
+        """The best of the others for the objective, simulated."""
         return next((r for r in self.rivals if r.cost is not None), None)
 
 
@@ -298,10 +298,19 @@ def _group(
         for i, a in enumerate(found):
             on_stage(f"alternative {i + 1} of {len(found)}: {a.name}")
             rivals.append(_rival(compiled, base, memory, facts, a))
-    rivals.sort(key=lambda r: r.cost.cycles if r.cost is not None else 1 << 62)
+    rivals.sort(
+        key=lambda r: (r.cost is None, _rank(r.cost, compiled.objective) if r.cost is not None else ())
+    )
     alone = TileProgram(plan.tiling.name, plan.tiling.design, (plan.tiling.groups[number],))
     text = annotated(alone, plan.graph, plan.arch.lanes).split("\n\n", 1)[1]
     return GroupExplanation(layer, facts.number, estimate, tuple(rivals), text)
+
+
+def _rank(cost: Cost, objective: Objective) -> tuple[int, ...]:
+    """The less, the better for the objective: cycles; bytes, which energy follows; or both alike."""
+    if objective == "energy":
+        return cost.dram_bytes, cost.cycles
+    return (cost.cycles, cost.dram_bytes) if objective == "latency" else (cost.cycles * cost.dram_bytes,)
 
 
 def _rival(compiled: Compiled, base: _Run, memory: DramSpec, facts: GroupFacts, a: Alternative) -> Rival:
