@@ -48,3 +48,16 @@ def test_the_exploration_benchmark_measures_a_few_designs() -> None:
     from tilewright.explore_space import Space
 
     assert sum(1 for _ in numbered(Space.build(script["SPACE"]))) >= 10_000
+
+
+def test_the_schedule_benchmark_measures_layers_and_a_small_network(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A row for each table of layers and for the network; medians are below maxima, maxima below totals."""
+    script = runpy.run_path(str(BENCHMARKS / "schedule.py"))
+    assert script["main"](["tiny", "--arch", "b512", "--json"]) == 0
+    *layers, net = map(json.loads, capsys.readouterr().out.splitlines())
+    assert len(layers) == 3
+    assert all(0 < row["median"] <= row["maximum"] <= row["total"] for row in layers)
+    assert net["network"] == "tiny"
+    assert min(net[k] for k in ("quantise", "schedule", "simulate")) > 0
