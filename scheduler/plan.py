@@ -212,7 +212,7 @@ class _Planner:
             old = at[j].get(after)
             if old is None or self._value(new) < self._value(old):
                 at[j][after] = new
-        if not tried and j - i == 1 and not kept and after not in at[j]:  # the error comes when it is placed
+        if not tried and j - i == 1 and after not in at[j]:  # the error comes when it is placed
             at[j][after] = replace(cut, computed=1e15, resident=after, first=i, before=cut, candidate=None)
 
     def _value(self, cut: _Cut) -> float:

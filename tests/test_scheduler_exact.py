@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import GraphBuilder
 from tile_twin import (
     BYTES_PER_CYCLE,
     LAYERS,
@@ -16,7 +17,7 @@ from tile_twin import (
     random_shape,
 )
 from tilewright.ir.errors import ScheduleError
-from tilewright.scheduler import Options
+from tilewright.scheduler import Options, schedule
 from tilewright.scheduler.certificate import certify
 from tilewright.scheduler.layers import make_layers
 from tilewright.scheduler.search import Objective, Search
@@ -73,3 +74,12 @@ def test_a_layer_that_fits_in_no_tile_has_no_certificate() -> None:
     search = Search(graph, arch, make_layers(graph, arch), "latency", BYTES_PER_CYCLE, Options())
     with pytest.raises(ScheduleError, match=r"raise weights\.kib"):
         certify(search, 0)
+
+
+def test_a_layer_that_fits_in_no_tile_is_refused_in_the_middle_of_a_network() -> None:
+    """Its map is small enough to stay on chip for the next layer, which changes nothing."""
+    g = GraphBuilder(1, "f32")
+    wide = g.conv(g.input((8, 8, 64)), 16, (7, 7), (1, 1), (3, 3, 3, 3))
+    g.conv(wide, 16, (1, 1), (1, 1), (0, 0, 0, 0))
+    with pytest.raises(ScheduleError, match=r"raise weights\.kib"):
+        schedule(g.graph(), machine("1 MiB").override({"weights.kib": 4}))
