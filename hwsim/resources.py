@@ -53,7 +53,7 @@ def resources(arch: Arch, board: Board | None = None) -> tuple[ResourceUse, ...]
     """What all cores of a design use, and what the board has; without a board, on UltraScale+ without UltraRAM.
 
     >>> [r.used for r in resources(Arch.preset("b512-nodw")) if r.resource == "DSP"]
-    [208]
+    [210]
     """
     if board is None:
         return resources_of(arch, "ultrascale+", 0)
