@@ -208,7 +208,7 @@ BROKEN = {
     "resize beside the source": (RESIZE, {"in_w": 3}, "last source column, .*, is 3, the source has <= 2"),
     "maps region": (SAVE, {"address": 400}, r"its last byte is 527 of the DRAM maps region, which has 512"),
     "weights region": (VECTOR, {"address": 644}, r"its last byte is 707 of the DRAM weights region, which has 704"),
-    "map word": (CONV, {"d_base": 253}, "writes up to word 512 of maps, which has 512"),
+    "map word": (CONV, {"d_base": 253}, "writes up to word 512 of maps, and the map groups .* end at word 512"),
     "weight word": (CONV, {"w_base": 8183}, "reads up to word 8192 of weights, which has 8192"),
     "vector word": (PRELU, {"v_base": 2041}, "reads up to word 2048 of vector, which has 2048"),
     "token to come": (CONV, {"wait_vec": 1}, "waits for token 1 of VEC, 0 instructions of which stand earlier"),
