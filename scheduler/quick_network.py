@@ -166,16 +166,18 @@ def network(graph: Graph, arch: Arch) -> Network:
     """
     memory = _KNOWN.setdefault(graph, _Memory())
     dwc = (arch.dwc.pixels, arch.dwc.rows, arch.dwc.taps, arch.banks) if arch.has_dwc else (arch.dwc.taps,)
-    key = (arch.lanes, arch.conv.oc, arch.rounding, *dwc)
+    key = (arch.lanes, arch.conv.oc, arch.conv.pixels, arch.rounding, *dwc)
     if key not in memory.networks:
         layers = make_layers(graph, arch)
         maps = {t: n for n, t in enumerate(dict.fromkeys(t for s in layers for t in (*s.inputs, s.output)))}
         engines = tuple((s.name, s.output, -1 if s.engine is None else int(s.engine)) for s in layers)
-        if engines not in memory.runs:
+        pixels = arch.conv.pixels
+        if (engines, pixels) not in memory.runs:
             chain = _chain(graph, layers, maps, memory)
-            runs = Runs(*runs_of(chain, FUSE, np.array(_COUNTS)))
-            memory.runs[engines] = (chain, runs, _pairs(runs))
-        chain, runs, pairs = memory.runs[engines]
+            steps = [step for step in range(1, pixels + 1) if pixels % step == 0]
+            runs = Runs(*runs_of(chain, FUSE, np.array(_COUNTS), np.array(steps)))
+            memory.runs[engines, pixels] = (chain, runs, _pairs(runs))
+        chain, runs, pairs = memory.runs[engines, pixels]
         names = np.argsort(np.argsort(np.array(list(maps))))
         memory.networks[key] = Network(
             layers, chain, runs, _sizes(graph, arch, layers, maps, chain), pairs, names

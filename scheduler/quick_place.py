@@ -314,6 +314,8 @@ def _users(p, i, j, c, work, t, kept, fuse, need, user):  # type: ignore[no-unty
     net, sizes = p.net, p.sizes
     user[:] = 0.0
     words = sizes.maps[t, _H] * need[0] * need[1]
+    if c[_COLS]:
+        words *= _ceil(sizes.maps[net.out[j - 1], _W], c[_COLS])
     narrow = need[4] or sizes.maps[t, _C] < p.m[6]
     size = sizes.maps[t, _H] * sizes.maps[t, _W] * sizes.maps[t, _C]
     moved = max(size / p.rate[0], words / (1 if narrow else p.m[11]))

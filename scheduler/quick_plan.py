@@ -62,10 +62,11 @@ _SHARES = 16
 
 # Columns of quick_network.LAYER, PART and MAP.
 _L_TABLE, _L_LOOKUP, _L_ARRAY, _L_DEEP = 7, 8, 10, 11
-_P_CHANNELS, _P_KH, _P_KW, _P_STEP_Y, _P_STEP_X, _P_DEPTHWISE, _P_RECORD, _P_FOLD = (
+_P_CHANNELS, _P_KH, _P_KW, _P_SX, _P_STEP_Y, _P_STEP_X, _P_DEPTHWISE, _P_RECORD, _P_FOLD = (
     5,
     6,
     7,
+    9,
     14,
     15,
     18,
@@ -253,7 +254,7 @@ def _overs(net, runs, maps, entry, i, j, before, kept, fuse):  # type: ignore[no
 def _weigh(objective, cycles, dram):  # type: ignore[no-untyped-def]
     """As `search.weigh`."""
     if objective == 0:
-        return cycles + _DRAM_WEIGHT * dram
+        return max(cycles, dram) + _DRAM_WEIGHT * dram
     return dram + 0.01 * cycles if objective == 1 else cycles + dram
 
 
@@ -278,6 +279,20 @@ def _put(objective, rate, costs, table, n, work, engines, fill, moves, dram, wei
     for k in range(7):
         table[n, k] = row[k]
     return n + 1
+
+
+@_inner
+def _height_is_tried(m, array, rows, height, width):  # type: ignore[no-untyped-def]
+    """Whether `search` tries strips of this height for a layer: the lowest of a number of strips, or, on the array, one whose
+    pixels make whole blocks."""
+    lowest = _ceil(height, _ceil(height, rows))
+    if rows == lowest or not array:
+        return rows == lowest
+    a, b = m[_PIXELS], width
+    while b:
+        a, b = b, a % b
+    step = m[_PIXELS] // a
+    return rows % step == 0 and lowest > rows - step
 
 
 @_inner
@@ -329,13 +344,16 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
     moves = max(load_moves, save_moves)
     out_blocks, out_stays = maps[out, _BLOCKS], _stays(maps, kept, out)
     too_wide = net.reduces[j - 1] and out_blocks > m[_SUMS]
-    computes = net.engine[i] in (_CONV, _DWC)
+    computes, array, step = net.engine[i] in (_CONV, _DWC), net.engine[i] == _CONV, _step_of(m)
     aligned = sizes.part_ptr[i + 1] - sizes.part_ptr[i] == 1
     unit = m[_LANES] if net.engine[i] == _DWC else m[_OC]
     row = np.zeros(7, np.int64)
+    height = maps[net.ins[net.in_ptr[i]], _H] if net.reduces[i] else maps[out, _H]
     n, best, least_seen = 0, _NEVER, 1 << 60
     for entry in range(runs.run_entries[run], runs.run_entries[run + 1]):
         strips = runs.strips[entry]
+        if single and not _height_is_tried(m, array, runs.rows[entry], height, maps[out, _W]):
+            continue
         ok = True
         if long:
             for layer in range(i, j):
@@ -366,22 +384,22 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                     continue
             elif not single or not computes:
                 break
-            elif option == 1:
-                if strips == 1:
-                    continue
+            elif option == 1 and strips > 1:
                 mode, chunk, again, way = _STREAMED, chunks[i, 0], strips, 1
+            elif not array:
+                break
             else:
-                chunk = chunks[i, max(0, option - 3)]
-                seen = (option > 3 and chunk == chunks[i, 0]) or (option == 5 and strips > 1)
-                if (
-                    net.engine[i] == _DWC
-                    or seen
-                    or not (chunk > 0 and aligned and chunk * m[_OC] % m[_LANES] == 0)
-                ):
+                # One strip: three sizes of chunks, thin ones; several: chunks of a strip, thin ones, two sizes for all strips.
+                thin = option == (4 if strips == 1 else 3)
+                size = option - 1 if strips == 1 else max(0, option - 4)
+                chunk = step if thin else chunks[i, min(size, 2)]
+                if thin:
+                    seen = _ceil(maps[out, _C], m[_OC]) <= step
+                else:
+                    seen = (size > 0 and chunk == chunks[i, 0]) or option > (3 if strips == 1 else 5)
+                if seen or not (chunk > 0 and aligned and chunk * m[_OC] % m[_LANES] == 0):
                     continue
-                if option == 2:
-                    if strips == 1:
-                        continue
+                if thin or (option == 2 and strips > 1):
                     mode, again, way = _PARTS, strips, 1
                 elif strips > 1 and not fits:
                     continue
@@ -456,32 +474,37 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
             if t == out or _stays(maps, before, t):
                 continue
             wide, deep, fold = cols, maps[t, _BLOCKS], maps[t, _FOLD] > 0
+            columns = tiled.width[option]
             if fold:
-                deep = maps[t, _FOLD]
-                loaded += _bytes(maps, t)
+                part = sizes.parts[sizes.part_ptr[i]]
+                deep, columns = maps[t, _FOLD], (cols - 1) * part[_P_SX] + part[_P_KW]
             else:
-                wide = tiled.width[option]
-                loaded += _bytes(maps, t) * wide * tiles // max(1, maps[t, _W])
-            load_moves += _moves(m, rate, maps, t, wide, deep, fold)
+                wide = columns
+            loaded += _bytes(maps, t) * columns * tiles // max(1, maps[t, _W])
+            load_moves += _moves(m, rate, maps, t, wide * tiles, deep, fold)
             here_words = rows_of_ring[ring_at[entry] + k] * wide * deep
             words += here_words
             ok = ok and here_words <= operand
         if not ok:
             continue
         made_words = runs.ring[runs.rings[entry] + out_at] * cols
-        for mode in (_RESIDENT, _STREAMED, _PARTS):
-            if (mode == _RESIDENT and (strips == 1 or not fits)) or (
-                mode >= _STREAMED and strips > 1 and not computes
-            ):
+        for way in range(4):
+            mode, again, chunk = min(way, 2), 1, 0
+            if way == 0 and (strips == 1 or not fits):
                 continue
-            again = strips * tiles if mode >= _STREAMED else 1
-            chunk, held_blocks = chunks[i, 0] if mode >= _STREAMED else 0, out_blocks
-            if mode == _PARTS:
-                whole = chunk > 0 and aligned and chunk * m[_OC] % m[_LANES] == 0
-                if strips == 1 or net.engine[i] == _DWC or not whole:
+            if way > 0:
+                if strips > 1 and not computes:
+                    continue
+                again, chunk = strips * tiles, step if way == 3 else chunks[i, 0]
+            held_blocks = out_blocks
+            if way > 1:
+                mode = _PARTS
+                whole = chunk > 0 and array and aligned and chunk * m[_OC] % m[_LANES] == 0
+                few = way == 3 and _ceil(maps[out, _C], m[_OC]) <= step
+                if not whole or few or (way == 2 and strips == 1):
                     continue
                 held_blocks = min(out_blocks, _CHUNKS_HELD * chunk * m[_OC] // m[_LANES])
-            moving = max(load_moves, _moves(m, rate, maps, out, cols, held_blocks, False))
+            moving = max(load_moves, _moves(m, rate, maps, out, cols * tiles, held_blocks, False))
             here_words = words + made_words * held_blocks
             if made_words * held_blocks > operand:
                 continue
@@ -497,7 +520,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                 chunk,
                 0,
             )
-            row[_WAY], row[_COLS] = min(mode, 1), cols
+            row[_WAY], row[_COLS] = min(way, 1), cols
             n = _put(
                 objective,
                 rate,

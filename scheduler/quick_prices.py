@@ -128,14 +128,21 @@ def _column_tiles(net: Network, graph: Graph, arch: Arch, n: int) -> _Ints:
     """Rows of Tiled's last five columns for layer `n`."""
     layer, runs = net.layers[n], net.runs
     width, pixels = graph.tensors[layer.output].shape[1], arch.conv.pixels
-    wide = [math.ceil(width / k / pixels) * pixels for k in _TILES if width // k >= pixels]
+    even = [-(-width // k) for k in _TILES if k <= width]
+    wide = [-(-cols // pixels) * pixels for cols in even]
     narrow = [min(pixels, width - 1) >> k for k in range(pixels.bit_length())]
+    height = graph.tensors[layer.output].shape[0]
     run = int(runs.run_at[n + 1, 1])
-    entries = np.arange(runs.run_entries[run], runs.run_entries[run + 1])
+    all_entries = np.arange(runs.run_entries[run], runs.run_entries[run + 1])
+    high = runs.rows[all_entries]
+    lowest = -(-height // -(-height // high))
     out = []
-    for cols in dict.fromkeys((*wide, *narrow)):
+    for cols in sorted({*even, *wide, *narrow}, reverse=True):
         if not 0 < cols < width:
             continue
+        step = pixels // math.gcd(pixels, cols)
+        blocks = (high % step == 0) & (lowest > high - step) & (layer.engine == Engine.CONV)
+        entries = all_entries[(high == lowest) | blocks]
         source = 1
         for k in range(len(layer.inputs)):
             for x in (0, width // cols // 2 * cols, (width - 1) // cols * cols):

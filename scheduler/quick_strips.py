@@ -290,8 +290,9 @@ def _grown(a, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def runs_of(net, fuse, counts):  # type: ignore[no-untyped-def]
-    """All runs of up to `fuse` layers, as the fields of `Runs`; several layers take one of `counts` strips."""
+def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
+    """All runs of up to `fuse` layers, as the fields of `Runs`; several layers take one of `counts`
+    strips, a layer of the array alone also heights that are multiples of one of `steps`."""
     layers = len(net.engine)
     run_at = np.full((layers + 1, fuse + 1), -1, np.int64)
     start = np.zeros(1, np.int64)
@@ -317,10 +318,18 @@ def runs_of(net, fuse, counts):  # type: ignore[no-untyped-def]
             driver = net.ins[net.in_ptr[j - 1]] if net.reduces[j - 1] else net.out[j - 1]
             height, before = net.height[driver], -1
             for option in range(len(counts) if j - i > 1 else height):
-                parts = counts[option] if j - i > 1 else option + 1
-                rows = _ceil(height, min(parts, height))
-                if rows == before or (j - i > 1 and not 1 < parts <= height):
-                    continue
+                rows = height - option
+                if j - i > 1:
+                    rows = _ceil(height, min(counts[option], height))
+                    if rows == before or not 1 < counts[option] <= height:
+                        continue
+                else:
+                    lowest = _ceil(height, _ceil(height, rows))
+                    tried = rows == lowest
+                    for step in steps:
+                        tried |= net.engine[i] == _CONV and rows % step == 0 and lowest > rows - step
+                    if not tried:
+                        continue
                 before = rows
                 count, last = _rows(net, i, j, rows, run, n)
                 rows_, strips_ = _grown(rows_, entries + 1), _grown(strips_, entries + 1)
