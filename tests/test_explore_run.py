@@ -269,7 +269,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
         for process in [*started, scheduler]:
             process.terminate()
         for process in [*started, scheduler]:
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # it waits for work that a dead worker took with it
+                process.kill()
+                process.wait()
 
 
 @pytest.mark.filterwarnings("ignore")  # dask's own, of other versions of its parts
