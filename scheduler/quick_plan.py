@@ -452,7 +452,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                 if not (too_wide and strips > 1):
                     least_seen, n = min(least_seen, least), added
         # Where the first strips that fit take few words, the others are not tried, as in `search`.
-        worse = here < _NEVER and (best == _NEVER or here > _HOPELESS * best)
+        worse = here < _NEVER and best < _NEVER and here > _HOPELESS * best
         best = min(best, here)
         if worse and here_words < m[_MAP_WORDS] // 16:
             break
