@@ -371,7 +371,7 @@ class Costing:
                 continue
             width = tensors[layer.output].shape[1] if tiles == 1 else cols
             if layer.reduces:
-                busy[layer.output] = float(self.busy(layer, 1, 1))
+                busy[layer.output] = float(self.busy(layer, tensors[layer.output].shape[0], 1))
             else:
                 parts = strips.heights(layer.output)
                 busy[layer.output] = float(sum(self.busy(layer, h, width) * n for h, n in parts) * tiles)
