@@ -12,6 +12,7 @@ from ..ir.graph import Add, Graph, Mul, Pool, PRelu, Resize, Table
 from ..ir.isa import Engine, VecOp
 from ..ir.layout import blocks
 from .candidates import Candidate, Cost, RingNeed, Work
+from .channelwise import goes_by_chunks, joins_chunks, keeps_rows_apart, maps_in_chunks
 from .layers import Layer, Part
 from .strips import StripGroup, Strips, may_replace, plan_strips
 from .weights import fold_of, parameter_words
@@ -50,6 +51,8 @@ class Costing:
         self._groups: dict[tuple[str, int], StripGroup] = {}
         self._works: dict[tuple[object, ...], Work] = {}
         self._chunked: dict[tuple[str, int], dict[str, int] | None] = {}
+        self._joins: dict[tuple[str, int], bool] = {}
+        self._apart: dict[tuple[str, int, int], bool] = {}
 
     # -- sizes -------------------------------------------------------------------------------------------------------
     def map_words(self, tensor: str) -> int:
@@ -169,7 +172,8 @@ class Costing:
         dying : set of tensor
             Resident maps that are not read after it.
         part : bool
-            The output goes to DRAM chunk by chunk: its ring holds a part of the channels.
+            Output channels are made chunk by chunk: rings hold a part of the channels of what goes to DRAM, or from the
+            convolution to layers that follow it (`channelwise`).
         """
         graph = self.graph
         made = dict.fromkeys(layer.output for layer in layers)
@@ -178,6 +182,8 @@ class Costing:
         if cols < last[1] and not resident_maps.isdisjoint(made):
             return None  # column tiles go to DRAM
         strips = self._strips_of(layers, outputs, rows)
+        if part and len(layers) > 1 and order == "strips" and not self._rows_apart(layers, strips):
+            return None
         loads = tuple(
             dict.fromkeys(
                 t for layer in layers for t in layer.inputs if t not in made and t not in resident_maps
@@ -199,14 +205,16 @@ class Costing:
                 return None
         chunk = chunk or {}
         replaced: dict[str, str] = {}
-        if cols == last[1] and order == "strips":
+        if cols == last[1] and (order == "strips" or part):
             for layer in layers:
                 if layer.output in resident_maps and (source := self._replaced(layers, layer, dying, strips)):
-                    replaced[layer.output] = source
+                    if not part or sum(source in other.inputs for other in layers) == 1:
+                        replaced[layer.output] = source
         work = self._work(layers, strips, cols, order, resident, chunk)
         tiles = -(-last[1] // cols)
         moves = {t: self.move_cycles(t, ring, tiles) for t, ring in rings.items()}
-        cost = self._cost(layers, strips, cols, work, rings, loads, saves, moves)
+        pieces = max(self._pieces(layer, chunk) for layer in layers) if part else 1
+        cost = self._cost(layers, strips, cols, work, rings, loads, saves, moves, pieces)
         return Candidate(
             layers,
             rows,
@@ -252,8 +260,8 @@ class Costing:
             w, count = self.graph.tensors[layer.output].shape[1] if cols >= width else cols, found.words
         elif cols < width:
             w = self._tile_width(layers[0], tensor, cols, width) if loaded else cols
-        if part and tensor == layers[-1].output:
-            count = min(count, _CHUNKS_HELD * part[layers[-1].name] * self.arch.conv.oc // self.lanes)
+        if part and tensor in maps_in_chunks(layers):
+            count = min(count, _CHUNKS_HELD * part[layers[0].name] * self.arch.conv.oc // self.lanes)
         return RingNeed(w, count, strips.ring[tensor], strips.slack[tensor], fold)
 
     def _replaced(
@@ -311,6 +319,26 @@ class Costing:
         """All constants of the group at once, in pieces, with room for one wrap of the circular memories."""
         return self.resident_chunks(layers) is not None
 
+    def joins_chunks(self, layers: tuple[Layer, ...]) -> bool:
+        """Layers that go chunk by chunk, or that others may still join to do so; their tables are on chip at once."""
+        key = layers[0].name, len(layers)
+        if key not in self._joins:
+            self._joins[key] = joins_chunks(layers, self.graph) and self._tables(layers) < self.arch.weights.tables
+        return self._joins[key]
+
+    def goes_by_chunks(self, layers: tuple[Layer, ...]) -> bool:
+        """Layers that can go chunk by chunk over output channels."""
+        return self.joins_chunks(layers) and goes_by_chunks(layers, self.graph)
+
+    def _rows_apart(self, layers: tuple[Layer, ...], strips: Strips) -> bool:
+        key = layers[0].name, len(layers), strips.rows
+        if key not in self._apart:
+            self._apart[key] = keeps_rows_apart(layers, strips)
+        return self._apart[key]
+
+    def _tables(self, layers: tuple[Layer, ...]) -> int:
+        return sum(1 for layer in layers if layer.table is not None or isinstance(layer.op, Table))
+
     def resident_chunks(self, layers: tuple[Layer, ...]) -> dict[str, int] | None:
         """Output blocks an instruction for layers whose constants are better cut, so that a wrap wastes less; None where
         they do not fit at once in any case."""
@@ -320,8 +348,7 @@ class Costing:
         return self._chunked[key]
 
     def _new_chunks(self, layers: tuple[Layer, ...]) -> dict[str, int] | None:
-        tables = sum(1 for layer in layers if layer.table is not None or isinstance(layer.op, Table))
-        if tables >= self.arch.weights.tables:
+        if self._tables(layers) >= self.arch.weights.tables:
             return None
         words = [self.weight_words(layer) for layer in layers]
         chunks: dict[str, int] = {}
@@ -388,22 +415,22 @@ class Costing:
 
     def _cost(
         self, layers: tuple[Layer, ...], strips: Strips, cols: int, work: Work, rings: dict[str, RingNeed],
-        loads: tuple[str, ...], saves: tuple[str, ...], moves: dict[str, float],
+        loads: tuple[str, ...], saves: tuple[str, ...], moves: dict[str, float], pieces: int,
     ) -> Cost:  # fmt: skip
-        tensors = self.graph.tensors
+        tensors, chunked = self.graph.tensors, maps_in_chunks(layers)
         tiles = -(-tensors[layers[-1].output].shape[1] // cols)
         traffic = work.weight_bytes + sum(tensors[t].bytes for t in saves)
         for t in loads:
             shape, size = tensors[t].shape, tensors[t].bytes
             if tiles > 1:
                 size = int(size * work.passes * self._loaded_columns(t, rings[t]) * tiles / max(1, shape[1]))
-            elif rings[t].rows < shape[0]:
+            elif rings[t].rows < shape[0] and t not in chunked:
                 size *= work.passes
             traffic += size
         busiest = max(work.busiest, sum(moves[t] for t in loads), sum(moves[t] for t in saves))
         fill = _STEP
         if work.kinds > 1:
-            fill = (work.engines - work.busiest) / max(1, strips.count) + _STEP * strips.steps
+            fill = (work.engines - work.busiest) / max(1, strips.count * pieces) + _STEP * strips.steps * pieces
         return Cost(
             busiest,
             max(busiest, work.engines),

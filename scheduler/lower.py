@@ -20,6 +20,7 @@ from ..ir.layout import blocks
 from ..ir.tile import Group, Ring, Statement, TileProgram
 from ..ir.verify import verify
 from .array import array_instructions, depthwise_instructions
+from .channelwise import chunked_maps, keeps_rows_apart
 from .constants import Constants
 from .layers import Layer, Part, make_layers
 from .memories import Action, fill_memories
@@ -167,7 +168,7 @@ def _check_overlaps(tiling: TileProgram, named: dict[str, Layer], graph: Graph, 
             together = a0 <= b1 and b0 <= a1
             if not together or at_a >= at_b + b.words or at_b >= at_a + a.words:
                 continue
-            if a == b and a1 == b0 and _takes_over(tiling.groups[b0], name_a, name_b, named, graph):
+            if a == b and a1 == b0 and _takes_over(tiling.groups[b0], name_a, name_b, named, graph, arch):
                 continue
             raise ProgramError(
                 f"%{name_a} (words {a.base}..{a.base + a.words - 1} from map group {a.group}) and %{name_b} (words {b.base}.."
@@ -175,14 +176,18 @@ def _check_overlaps(tiling: TileProgram, named: dict[str, Layer], graph: Graph, 
             )
 
 
-def _takes_over(group: Group, source: str, tensor: str, named: dict[str, Layer], graph: Graph) -> bool:
+def _takes_over(
+    group: Group, source: str, tensor: str, named: dict[str, Layer], graph: Graph, arch: Arch
+) -> bool:
     """Whether `tensor` may be written over `source`, which was whole on chip before the group."""
     layers = tuple(named[s.layer] for s in group.statements if s.layer)
     layer = next((layer for layer in layers if layer.output == tensor and source in layer.inputs), None)
     made = any(s.tensor == source and s.ring is not None for s in group.statements)
-    same = graph.tensors[source].shape == graph.tensors[tensor].shape and group.order == "strips"
+    same = graph.tensors[source].shape == graph.tensors[tensor].shape
     if layer is None or made or not same or group.cols < group.width:
         return False
+    if chunked_maps(group, layers, arch) and sum(source in other.inputs for other in layers) > 1:
+        return False  # another layer's chunks come later
     return may_replace(layers, layer, source, _strips(group, layers, graph))
 
 
@@ -226,6 +231,8 @@ class _Walk:
         self.layers = tuple(named[s.layer] for s in group.statements if s.layer)
         self.out: list[Action] = []
         self.resident: Kept = {}
+        self.chunked = chunked_maps(group, self.layers, arch)
+        """Maps that come chunk by chunk."""
 
     def actions(self) -> list[Action]:
         group = self.group
@@ -238,21 +245,23 @@ class _Walk:
         for s in group.statements:
             if s.ring is not None:
                 self.state.rings[s.tensor] = Source(s.ring, 0)
-        passes = 1
+        whole = [s for s in group.statements if s.tensor not in self.chunked]
+        parts = [s for s in group.statements if s.tensor in self.chunked]
+        parts.sort(key=lambda s: s.kind != "load")  # what a chunk needs comes while the array makes it
+        passes, inside = 1, max(map(self._chunk_count, parts), default=0)
         if group.order == "chunks":
-            passes = max(self._chunk_count(s) for s in group.statements)
+            passes, inside = max(inside, 1), min(inside, 1)
         for chunk in range(passes):
-            only = chunk if group.order == "chunks" else None
             for x0 in range(0, group.width, group.cols):
                 x1 = min(x0 + group.cols, group.width)
                 self._place_tiles(x0, x1)
                 steps = strips.count + max((s.stage for s in group.statements), default=0)
                 for step in range(steps):
-                    for s in group.statements:
-                        if only is None and self._in_parts(s.tensor):
-                            self._chunk_by_chunk(s, strips, step, x0, x1)
-                        else:
-                            self._statement(s, strips, step, x0, x1, only, first=chunk == 0)
+                    for s in whole:
+                        self._statement(s, strips, step, x0, x1, None, first=chunk == 0)
+                    for only in range(chunk, chunk + inside):
+                        for s in parts:
+                            self._statement(s, strips, step, x0, x1, only, first=True)
         return self.out
 
     # -- checks ------------------------------------------------------------------------------------------------------
@@ -268,27 +277,28 @@ class _Walk:
                     demand=want,
                     bound=s.ring.rows,
                 )
+        apart = self.group.order == "chunks" or len(self.layers) == 1 or not self.chunked
+        if not apart and strips.count > 1 and not keeps_rows_apart(self.layers, strips):
+            raise ProgramError(
+                f"{self.group.name}: {strips.count} strips go chunk by chunk, and a layer reads rows of the strip before, "
+                "whose channels are gone by then; take one strip, or rings of all channels"
+            )
 
     # -- loops -------------------------------------------------------------------------------------------------------
-    def _in_parts(self, tensor: str) -> bool:
-        """The map's ring holds some of its channels: it is saved chunk by chunk."""
-        return any(
-            s.tensor == tensor and s.ring is not None and s.layer and s.chunk
-            and s.ring.blocks < blocks(s.shape[2], self.arch.lanes) for s in self.group.statements
-        )  # fmt: skip
-
-    def _chunk_by_chunk(self, s: Statement, strips: Strips, step: int, x0: int, x1: int) -> None:
-        """Make and save a strip of a map, one chunk of channels after the other."""
-        saves = [w for w in self.group.statements if w.kind == "save" and w.tensor == s.tensor]
-        for only in range(self._chunk_count(s) if s.kind != "save" else 0):
-            for statement in (s, *saves):
-                self._statement(statement, strips, step, x0, x1, only, first=True)
-
     def _chunk_count(self, s: Statement) -> int:
         if s.kind not in {"conv", "dwc"} or not s.chunk:
             return 1
         unit = self.arch.conv.oc if s.kind == "conv" else self.arch.lanes
         return -(-blocks(s.shape[2], unit) // s.chunk)
+
+    def _span(self, tensor: str, only: int | None) -> Rows | None:
+        """Map blocks of a chunk of a map; None for all."""
+        if only is None:
+            return None
+        conv = next(s for s in self.group.statements if s.chunk and s.tensor in self.chunked)
+        unit = conv.chunk * (self.arch.conv.oc if conv.kind == "conv" else self.arch.lanes)
+        total = blocks(self.graph.tensors[tensor].shape[2], self.arch.lanes)
+        return only * unit // self.arch.lanes, min(total, -(-(only + 1) * unit // self.arch.lanes))
 
     def _place_tiles(self, x0: int, x1: int) -> None:
         """Set the first column that each ring of this group holds, for a column tile of the output."""
@@ -330,7 +340,7 @@ class _Walk:
             y0, y1 = strips.span(s.tensor, step, s.stage)
             whole = s.ring is not None and s.ring.rows >= s.shape[0] and self.group.cols >= self.group.width
             if y1 > y0 and (first or not whole):
-                self._load(s, y0, y1, x0, x1)
+                self._load(s, y0, y1, x0, x1, only)
             return
         if s.kind == "save":
             y0, y1 = strips.span(s.tensor, step, s.stage)
@@ -355,6 +365,7 @@ class _Walk:
                 self.index[layer.name],
                 only,
                 kept,
+                None if layer.parts else self._span(s.tensor, only),
             )
             self.out += self._compute(task)
 
@@ -391,7 +402,7 @@ class _Walk:
         return self.state.rings[tensor]
 
     # -- DRAM --------------------------------------------------------------------------------------------------------
-    def _load(self, s: Statement, y0: int, y1: int, x0: int, x1: int) -> None:
+    def _load(self, s: Statement, y0: int, y1: int, x0: int, x1: int, only: int | None) -> None:
         if s.tensor not in self.state.places:
             raise ProgramError(f"{self.group.name}: %{s.tensor} is loaded, but nothing saved it before")
         place = self.state.places[s.tensor]
@@ -401,21 +412,19 @@ class _Walk:
         )
         columns = self._source_columns(s.tensor, x0, x1) if tiled else (0, self._columns(s))
         self.out += load_instructions(
-            s.tensor, reader, place.offset, self.state.rings[s.tensor], (y0, y1), columns, self.index[reader.name], self.graph, self.arch
+            s.tensor, reader, place.offset, self.state.rings[s.tensor], (y0, y1), columns, self.index[reader.name], self.graph, self.arch,
+            span=self._span(s.tensor, only),
         )  # fmt: skip
 
     def _save(self, s: Statement, y0: int, y1: int, x0: int, x1: int, only: int | None) -> None:
         place = _give_place(self.state, self.graph, s.tensor, self.arch)
         maker = next((st for st in self.group.statements if st.tensor == s.tensor and st.layer), None)
         index = self.index[maker.layer] if maker else -1
-        first, stop = 0, blocks(place.shape[2], self.arch.lanes)
-        if only is not None and maker is not None and maker.chunk:
-            unit = maker.chunk * (self.arch.conv.oc if maker.kind == "conv" else self.arch.lanes)
-            first, stop = only * unit // self.arch.lanes, min(stop, -(-(only + 1) * unit // self.arch.lanes))
+        span = self._span(s.tensor, only) or (0, blocks(place.shape[2], self.arch.lanes))
         width = place.shape[1]
         columns = (x0, x1) if self.group.cols < self.group.width else (0, width)
         self.out += save_instructions(
-            s.tensor, place.offset, self.state.rings[s.tensor], (y0, y1), columns, (first, stop), index, self.graph, self.arch
+            s.tensor, place.offset, self.state.rings[s.tensor], (y0, y1), columns, span, index, self.graph, self.arch
         )  # fmt: skip
 
     def _view(self, s: Statement) -> None:

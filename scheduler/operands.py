@@ -64,6 +64,8 @@ class Task:
         Of the layer, for reports.
     only : int or None
         The one output chunk to make; None makes all.
+    span : (first, stop) or None
+        Channel blocks to make of a layer without weights; None makes all.
     kept : Kept or None
         Where the statement's constants stay; None loads them for each use.
     """
@@ -77,6 +79,7 @@ class Task:
     index: int
     only: int | None
     kept: Kept | None
+    span: Rows | None = None
 
 
 def window_axis(low: int, high: int, stride: int, pad: int, span: int, size: int) -> tuple[int, int, int]:

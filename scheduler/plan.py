@@ -188,7 +188,8 @@ class _Planner:
         layers = self.layers
         if layers[i].engine is None or layers[j - 1].engine is None or layers[j - 2].reduces:
             return False  # what a global pooling gives exists after the last strip
-        return not self.alone & {i, j - 1} and self.costing.weights_fit(layers[i:j])
+        fits = self.costing.weights_fit(layers[i:j]) or self.costing.joins_chunks(layers[i:j])
+        return fits and not self.alone & {i, j - 1}
 
     def _keeps(self, later: list[str]) -> list[frozenset[str]]:
         """Which maps to leave on chip for later groups: all; each number of the smaller ones; none."""

@@ -199,7 +199,8 @@ class Search:
         if len(layers) > 1 and self.options.strip_rows:
             return [min(self.options.strip_rows, height)]
         if len(layers) > 1:
-            return sorted({-(-height // n) for n in _COUNTS if 1 < n <= height}, reverse=True)
+            fewest = 1 if self.costing.goes_by_chunks(layers) else 2
+            return sorted({-(-height // n) for n in (1, *_COUNTS) if fewest <= n <= height}, reverse=True)
         rows = self.costing.heights(height)
         if layers[0].engine != Engine.CONV:
             return rows
@@ -208,47 +209,37 @@ class Search:
 
     def _settings(self, layers: tuple[Layer, ...], rows: int, height: int) -> list[dict[str, Any]]:
         """Residency, order and chunks worth trying for this strip height."""
-        single = len(layers) == 1
-        strips = -(-height // rows)
+        single, strips = len(layers) == 1, -(-height // rows)
         chunk = {layer.name: self._chunk(layer) for layer in layers}
-        settings: list[dict[str, Any]]
-        if strips == 1:
-            settings = [{"resident": False, "chunk": chunk}]
-            if single and layers[0].engine == Engine.CONV:
-                largest = self._largest_chunk(layers[0])
-                for size in dict.fromkeys((chunk[layers[0].name], largest, largest // 2)):
-                    if self._aligned(layers[0], size):
-                        settings.append(
-                            {
-                                "resident": False,
-                                "order": "chunks",
-                                "chunk": {layers[0].name: size},
-                                "part": True,
-                            }
-                        )
-                settings += self._thin(layers[0])
-            return settings
-        settings = [{"resident": True}]
-        if single and layers[0].engine == Engine.CONV:
+        settings: list[dict[str, Any]] = []
+        if strips > 1:
+            settings.append({"resident": True})
+        if (strips == 1 and (single or self.options.strip_rows)) or (single and layers[0].parts):
             settings.append({"resident": False, "chunk": chunk})
-            if self._aligned(layers[0], chunk[layers[0].name]):
-                settings.append({"resident": False, "chunk": chunk, "part": True})
-            settings += self._thin(layers[0])
-            for size in dict.fromkeys((chunk[layers[0].name], self._largest_chunk(layers[0]))):
-                if self._aligned(layers[0], size):
-                    settings.append(
-                        {"resident": True, "order": "chunks", "chunk": {layers[0].name: size}, "part": True}
-                    )
-        elif single and layers[0].engine == Engine.DWC:
-            settings.append({"resident": False, "chunk": chunk})
-        return settings
+        return settings + self._by_chunks(layers, strips)
 
-    def _thin(self, layer: Layer) -> list[dict[str, Any]]:
-        """The output saved in the smallest chunks: its ring leaves the most room to the input."""
-        least = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
-        if not self._aligned(layer, least) or blocks(len(layer.parts[0].bias), self.arch.conv.oc) <= least:
+    def _by_chunks(self, layers: tuple[Layer, ...], strips: int) -> list[dict[str, Any]]:
+        """Chunk by chunk over output channels, with the layers that follow."""
+        convs = [layer for layer in layers if layer.engine == Engine.CONV]
+        if layers[0] not in convs or (len(layers) > 1 and not self.costing.goes_by_chunks(layers)):
             return []
-        return [{"resident": False, "chunk": {layer.name: least}, "part": True}]
+        usual = min(filter(None, map(self._chunk, convs)), default=0)
+        largest = min(filter(None, map(self._largest_chunk, convs)), default=0)
+        least = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
+        # The smallest chunks: their rings leave the most room to the input.
+        thin = least if blocks(len(convs[0].parts[0].bias), self.arch.conv.oc) > least else 0
+        tried: list[tuple[int, bool, str]]
+        if strips == 1:
+            sizes = dict.fromkeys((usual, largest, largest // 2))
+            tried = [*((size, False, "chunks") for size in sizes), (thin, False, "strips")]
+        else:
+            tried = [(usual, False, "strips"), (thin, False, "strips")]
+            tried += [(size, True, "chunks") for size in dict.fromkeys((usual, largest))]
+        return [
+            {"resident": stay, "order": order, "chunk": {layer.name: size for layer in convs}, "part": True}
+            for size, stay, order in tried
+            if all(self._aligned(layer, size) for layer in convs)
+        ]
 
     def _aligned(self, layer: Layer, chunk: int) -> bool:
         """Chunks of output channels that are whole map blocks and one part: they can be saved one by one."""

@@ -27,13 +27,16 @@ def load_instructions(
     index: int,
     graph: Graph,
     arch: Arch,
+    *,
+    span: Rows | None = None,
 ) -> list[Action]:
-    """LOADs of rows and columns of a map (columns of the reader's output where the ring is folded)."""
+    """LOADs of rows and columns of a map (columns of the reader's output where the ring is folded); of channel blocks `span`, or
+    all."""
     if out.ring.fold:
         return [_folded(tensor, reader, offset, out, rows, cols, index, graph, arch)]
     h, w, channels = graph.tensors[tensor].shape
     actions = []
-    for block, count, take in _pieces(channels, 0, blocks(channels, arch.lanes), arch.lanes):
+    for block, count, take in _pieces(channels, *(span or (0, blocks(channels, arch.lanes))), arch.lanes):
         width = cols[1] - cols[0]
         row = instruction(
             Opcode.LOAD, **out.operand("d", rows[0], cols[0], block),

@@ -48,9 +48,14 @@ class _Site:
         )
 
     def a(self, row: int | None = None, column: int | None = None, block: int = 0) -> dict[str, int]:
-        """The first source, at the output's own pixel or another."""
+        """The first source, at the output's own pixel or another; `block` counts from the first that is made."""
         y, x = self.task.rows[0] if row is None else row, self.task.cols[0] if column is None else column
-        return self.task.sources[0].operand("a", y, x, block)
+        return self.task.sources[0].operand("a", y, x, block + self.first)
+
+    @property
+    def first(self) -> int:
+        """The first channel block that is made."""
+        return self.task.span[0] if self.task.span is not None else 0
 
 
 def vector_instructions(task: Task, graph: Graph, arch: Arch, constants: Constants) -> list[Action]:
@@ -63,10 +68,11 @@ def vector_instructions(task: Task, graph: Graph, arch: Arch, constants: Constan
         raise InvariantError(f"{op.name}: no instruction for {type(op).__name__}")
     draft = make(site)
     out = graph.tensors[task.layer.output].shape
+    first, stop = task.span or (0, blocks(out[2], arch.lanes))
     extent = {
         "out_h": task.rows[1] - task.rows[0],
         "out_w": task.cols[1] - task.cols[0],
-        "blocks": blocks(out[2], arch.lanes),
+        "blocks": stop - first,
     }
     if draft.func != VecOp.TABLE:
         extent |= {
@@ -76,7 +82,7 @@ def vector_instructions(task: Task, graph: Graph, arch: Arch, constants: Constan
             "hi": task.layer.high,
             "mode": MODES.index(task.layer.mode),
         }
-    fields = {**task.out.operand("d", task.rows[0], task.cols[0]), **extent, **draft.fields}
+    fields = {**task.out.operand("d", task.rows[0], task.cols[0], first), **extent, **draft.fields}
     return [Action(instruction(Opcode.VEC, draft.func, **fields), task.index, 0, draft.uses)]
 
 
@@ -86,7 +92,8 @@ def _pair(site: _Site) -> _Draft:
     first, second = (site.graph.tensors[name] for name in op.inputs)
     broadcast = second.shape[:2] == (1, 1) and first.shape[:2] != (1, 1)
     b = task.sources[1]
-    operand = b.operand("b", 0, b.first) if broadcast else b.operand("b", task.rows[0], task.cols[0])
+    y, x = (0, b.first) if broadcast else (task.rows[0], task.cols[0])
+    operand = b.operand("b", y, x, site.first)
     fields = {**site.a(), **operand, "zb": second.quant.zero_point, "broadcast": int(broadcast)}
     if isinstance(op, Add):
         return _Draft(
@@ -159,7 +166,7 @@ def _prelu(site: _Site) -> _Draft:
     words = np.zeros(blocks(channels, site.arch.lanes) * site.arch.lanes, np.uint32)
     words[:channels] = op.slope | (op.negative.astype(np.uint32) << np.uint32(31))
     return _Draft(
-        VecOp.PRELU, {**site.a(), "scale": op.positive}, [(site.words("slopes", words), "v_base", 0)]
+        VecOp.PRELU, {**site.a(), "scale": op.positive}, [(site.words("slopes", words), "v_base", site.first * site.arch.lanes)]
     )
 
 
