@@ -19,6 +19,7 @@ from ..ir.depthwise import tail_taps
 from ..ir.graph import Add, Graph, Mul, Pool, PRelu, Resize, Slice, Table
 from ..ir.isa import Engine, VecOp
 from ..ir.layout import blocks
+from .channelwise import follows
 from .layers import Layer, make_layers
 from .quick_strips import Chain, Runs, runs_of
 from .search import _COUNTS, Options
@@ -175,7 +176,7 @@ def network(graph: Graph, arch: Arch) -> Network:
         if (engines, pixels) not in memory.runs:
             chain = _chain(graph, layers, maps, memory)
             steps = [step for step in range(1, pixels + 1) if pixels % step == 0]
-            runs = Runs(*runs_of(chain, FUSE, np.array(_COUNTS), np.array(steps)))
+            runs = Runs(*runs_of(chain, FUSE, np.array([1, *_COUNTS]), np.array(steps)))
             memory.runs[engines, pixels] = (chain, runs, _pairs(runs))
         chain, runs, pairs = memory.runs[engines, pixels]
         names = np.argsort(np.argsort(np.array(list(maps))))
@@ -221,6 +222,8 @@ def _chain(graph: Graph, layers: tuple[Layer, ...], maps: dict[str, int], memory
         last,
         ints([t in graph.outputs for t in maps]),
         ints([s.engine == Engine.VEC and isinstance(s.op, Add | Mul | Table | PRelu) for s in layers]),
+        ints([follows(s, s.inputs) for s in layers]),
+        ints([graph.tensors[t].shape[2] for t in maps]),
     )
 
 

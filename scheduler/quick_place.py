@@ -27,7 +27,7 @@ _CHUNKS, _CHUNKS_HELD = 2, 2
 _H, _W, _C, _BLOCKS, _FOLD, _FOLD_WIDTH, _BIT = 0, 1, 2, 3, 4, 5, 11
 # Columns of a place: words, first and last group of layers, map.
 _BASE, _STOP, _FIRST, _LAST, _MAP = range(5)
-_LOAD, _SAVE = 0, 4
+_LOAD, _VEC, _SAVE = 0, 3, 4
 
 
 _inner = njit(
@@ -287,6 +287,18 @@ def _rings(wanted, users, gain, slack, order, names, n, size, span, words, live,
 
 
 @_inner
+def _chunked(net, i, j, t):  # type: ignore[no-untyped-def]
+    """Whether a map of layers i..j-1 comes chunk by chunk where these do, as of `channelwise.maps_in_chunks`."""
+    if net.maker[t] >= i and net.maker[t] < j:
+        return True
+    for layer in range(i, j):
+        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+            if net.ins[e] == t and net.engine[layer] != _VEC:
+                return False
+    return True
+
+
+@_inner
 def _need(p, i, j, c, k, before, kept, wide, out):  # type: ignore[no-untyped-def]
     """Fill `out` for map k of a candidate: width, blocks, rows, rows with slack, folded; False where it is there already."""
     net, runs, sizes = p.net, p.runs, p.sizes
@@ -303,7 +315,7 @@ def _need(p, i, j, c, k, before, kept, wide, out):  # type: ignore[no-untyped-de
         out[0], out[1], out[4] = c[_COLS] if c[_COLS] else sizes.maps[t, _FOLD_WIDTH], sizes.maps[t, _FOLD], 1
     elif c[_COLS]:
         out[0] = c[_COLS] if made else wide
-    if c[_MODE] >= _CHUNKS and t == net.out[j - 1]:
+    if c[_MODE] >= _CHUNKS and _chunked(net, i, j, t):
         out[1] = min(out[1], _CHUNKS_HELD * c[_CHUNK] * p.m[7] // p.m[6])
     return True
 

@@ -74,7 +74,7 @@ _P_CHANNELS, _P_KH, _P_KW, _P_SX, _P_STEP_Y, _P_STEP_X, _P_DEPTHWISE, _P_RECORD,
     23,
 )
 _H, _W, _C, _BLOCKS, _FOLD, _FOLD_WIDTH, _BIT = 0, 1, 2, 3, 4, 5, 11
-_LOAD, _CONV, _DWC = 0, 1, 2
+_LOAD, _CONV, _DWC, _VEC = 0, 1, 2, 3
 
 
 class Problem(NamedTuple):
@@ -132,10 +132,10 @@ def _step_of(m):  # type: ignore[no-untyped-def]
 
 @_inner
 def _chunks(p):  # type: ignore[no-untyped-def]
-    """Output blocks a chunk of each layer: where weights stream, the most that half the memory takes, half of that; last, whether
-    one block of output channels has more weights than their memory."""
+    """Output blocks a chunk of each layer: where weights stream, the most that half the memory takes; last, whether one block of
+    output channels has more weights than their memory."""
     net, sizes, m = p.net, p.sizes, p.m
-    out = np.zeros((len(net.engine), 4), np.int64)
+    out = np.zeros((len(net.engine), 3), np.int64)
     step = _step_of(m)
     for layer in range(len(out)):
         record = widest = diagonal = 0
@@ -144,7 +144,7 @@ def _chunks(p):  # type: ignore[no-untyped-def]
             widest = max(widest, part[_P_CHANNELS])
             if net.engine[layer] == _CONV:
                 record, diagonal = max(record, part[_P_RECORD]), max(diagonal, part[_P_DEPTHWISE])
-                out[layer, 3] |= part[_P_RECORD] > m[_WEIGHT_WORDS] and not part[_P_DEPTHWISE]
+                out[layer, 2] |= part[_P_RECORD] > m[_WEIGHT_WORDS] and not part[_P_DEPTHWISE]
             else:
                 record = max(record, 1 + _ceil(part[_P_KH] * part[_P_KW], 8))
         if widest == 0:
@@ -160,7 +160,6 @@ def _chunks(p):  # type: ignore[no-untyped-def]
         if array:
             chunk = memory // 2 // record // step * step
             out[layer, 1] = 0 if chunk >= total else chunk
-            out[layer, 2] = out[layer, 1] // 2
     return out
 
 
@@ -200,6 +199,39 @@ def pieces(p, i, j, out):  # type: ignore[no-untyped-def]
 
 
 @_inner
+def _joins(p, run, i, j):  # type: ignore[no-untyped-def]
+    """As `Runs.joins`, where convolutions have one part and tables are on chip at once."""
+    net, sizes, tables = p.net, p.sizes, 0
+    for layer in range(i, j):
+        tables += 1 if sizes.layers[layer, _L_TABLE] or sizes.layers[layer, _L_LOOKUP] else 0
+        if net.engine[layer] == _CONV and sizes.part_ptr[layer + 1] - sizes.part_ptr[layer] != 1:
+            return 0
+    return p.runs.joins[run] if tables < p.m[_TABLES] else 0
+
+
+@_inner
+def _common(net, chunks, i, j, size):  # type: ignore[no-untyped-def]
+    """Output blocks a chunk that suit all convolutions of layers i..j-1."""
+    least = 1 << 60
+    for layer in range(i, j):
+        if net.engine[layer] == _CONV and chunks[layer, size] > 0:
+            least = min(least, chunks[layer, size])
+    return least if least < 1 << 60 else 0
+
+
+@_inner
+def _chunked(net, i, j, t):  # type: ignore[no-untyped-def]
+    """Whether a map of layers i..j-1 comes chunk by chunk where these do, as of `channelwise.maps_in_chunks`."""
+    if net.maker[t] >= i and net.maker[t] < j:
+        return True
+    for layer in range(i, j):
+        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+            if net.ins[e] == t and net.engine[layer] != _VEC:
+                return False
+    return True
+
+
+@_inner
 def _reduction_fits(sizes, m, layer, rows, cols):  # type: ignore[no-untyped-def]
     """An output block whose weights exceed their memory is summed in pieces, while its pixels wait in accumulators."""
     for k in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
@@ -230,8 +262,20 @@ def _stays(maps, mask, t):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _overs(net, runs, maps, entry, i, j, before, kept, fuse):  # type: ignore[no-untyped-def]
-    """Sources that are written over, and the words that this saves."""
+def _readers(net, i, j, t):  # type: ignore[no-untyped-def]
+    """Layers among i..j-1 that read a map."""
+    count = 0
+    for layer in range(i, j):
+        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+            if net.ins[e] == t:
+                count += 1
+                break
+    return count
+
+
+@_inner
+def _overs(net, runs, maps, entry, i, j, before, kept, fuse, alone):  # type: ignore[no-untyped-def]
+    """Sources that are written over, and the words that this saves; `alone`: if one layer reads them."""
     code = saved = 0
     for layer in range(i, j):
         bits = runs.over[entry * fuse + layer - i]
@@ -244,6 +288,8 @@ def _overs(net, runs, maps, entry, i, j, before, kept, fuse):  # type: ignore[no
             for axis in range(3):
                 dies = dies and maps[source, axis] == maps[t, axis]
             if dies and _stays(maps, before, source):
+                if alone and _readers(net, i, j, source) > 1:
+                    break
                 code |= (k + 1) << 2 * (layer - i)
                 saved += _words(maps, t)
                 break
@@ -324,7 +370,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
         if net.engine[layer] >= 0:
             kinds += 1 - (engines >> net.engine[layer] & 1)
             engines |= 1 << net.engine[layer]
-        long |= chunks[layer, 3]
+        long |= chunks[layer, 2]
         if _stays(maps, kept, t):
             elementwise |= net.elementwise[layer]
         if is_output[t] or (last_reader[t] >= j and not _stays(maps, kept, t)):
@@ -342,11 +388,14 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
             loaded += _bytes(maps, t)
             load_moves += move[t, 0]
     moves = max(load_moves, save_moves)
-    out_blocks, out_stays = maps[out, _BLOCKS], _stays(maps, kept, out)
+    out_blocks = maps[out, _BLOCKS]
     too_wide = net.reduces[j - 1] and out_blocks > m[_SUMS]
     computes, array, step = net.engine[i] in (_CONV, _DWC), net.engine[i] == _CONV, _step_of(m)
     aligned = sizes.part_ptr[i + 1] - sizes.part_ptr[i] == 1
     unit = m[_LANES] if net.engine[i] == _DWC else m[_OC]
+    follow = not single and _joins(p, run, i, j) == 2
+    usual = _common(net, chunks, i, j, 0) if follow else chunks[i, 0]
+    largest = _common(net, chunks, i, j, 1) if follow else chunks[i, 1]
     row = np.zeros(7, np.int64)
     height = maps[net.ins[net.in_ptr[i]], _H] if net.reduces[i] else maps[out, _H]
     n, best, least_seen = 0, _NEVER, 1 << 60
@@ -363,13 +412,15 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
             at = rings + touch[k, 0]
             words += touch[k, 1] - ring[at]
             large -= 1 if ring[at] > operand else 0
-        made_words = _words(maps, out) if out_stays else ring[rings + out_at]
-        if single:
+        if single or follow:
             for k in range(count):
                 t = of_run[first_map + k]
-                if t != out and not _stays(maps, before, t) and rows_of_ring[rings + k] < maps[t, _H]:
+                if not _chunked(net, i, j, t) and not _stays(maps, before, t) and rows_of_ring[rings + k] < maps[t, _H]:
                     twice += _bytes(maps, t)
-        over, over_words = _overs(net, runs, maps, entry, i, j, before, kept, fuse) if elementwise else (0, 0)
+        over, over_words = _overs(net, runs, maps, entry, i, j, before, kept, fuse, False) if elementwise else (0, 0)
+        alone, alone_words = 0, 0
+        if over and follow:
+            alone, alone_words = _overs(net, runs, maps, entry, i, j, before, kept, fuse, True)
         work, together = time[entry, 0], time[entry, 1]
         fill = _PER_STEP
         if kinds > 1:
@@ -379,48 +430,72 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
             mode, chunk, again, passes, way = _RESIDENT, 0, 1, 1, 0
             if option == 0:
                 if strips == 1:
-                    mode, chunk, way = _STREAMED, chunks[i, 0], 1
+                    if not single:
+                        continue
+                    mode, chunk, way = _STREAMED, usual, 1
                 elif not fits:
                     continue
-            elif not single or not computes:
-                break
             elif option == 1 and strips > 1:
-                mode, chunk, again, way = _STREAMED, chunks[i, 0], strips, 1
-            elif not array:
+                if not single or not computes:
+                    continue
+                mode, chunk, again, way = _STREAMED, usual, strips, 1
+            elif not follow and not (single and array):
                 break
             else:
                 # One strip: three sizes of chunks, thin ones; several: chunks of a strip, thin ones, two sizes for all strips.
                 thin = option == (4 if strips == 1 else 3)
                 size = option - 1 if strips == 1 else max(0, option - 4)
-                chunk = step if thin else chunks[i, min(size, 2)]
+                chunk = step if thin else (usual, largest, largest // 2)[min(size, 2)]
                 if thin:
                     seen = _ceil(maps[out, _C], m[_OC]) <= step
                 else:
-                    seen = (size > 0 and chunk == chunks[i, 0]) or option > (3 if strips == 1 else 5)
+                    seen = (size > 0 and chunk == usual) or option > (3 if strips == 1 else 5)
                 if seen or not (chunk > 0 and aligned and chunk * m[_OC] % m[_LANES] == 0):
                     continue
                 if thin or (option == 2 and strips > 1):
                     mode, again, way = _PARTS, strips, 1
+                    if follow and strips > 1 and not runs.apart[entry]:
+                        continue
                 elif strips > 1 and not fits:
                     continue
                 else:
                     mode, way = _CHUNKS, 2 if strips == 1 else 3
-            least, wide, moving, begin = made_words, large, moves, first
+            least, wide, moving, begin = words, large, moves, first
+            each = 1
             if chunk:
-                passes = _ceil(_ceil(maps[out, _C], unit), chunk)
+                each = passes = _ceil(_ceil(maps[out, _C], unit), chunk)
                 begin = first // passes if strips == 1 or way == 1 else first
             if mode != _CHUNKS:
                 passes = 1
-            if mode >= _CHUNKS and not out_stays:
-                held = min(out_blocks, _CHUNKS_HELD * chunk * m[_OC] // m[_LANES])
-                least = made_words // out_blocks * held
-                wide -= (1 if made_words > operand else 0) - (1 if least > operand else 0)
-                if is_output[out] or last_reader[out] >= j:
-                    moving = max(load_moves, _moves(m, rate, maps, out, maps[out, _W], held, False))
+            if mode >= _CHUNKS:
+                loading = saving = 0.0
+                for k in range(count):
+                    t = of_run[first_map + k]
+                    made = maker[t] >= i and maker[t] < j
+                    if not made and _stays(maps, before, t):
+                        continue
+                    held = maps[t, _BLOCKS]
+                    if _chunked(net, i, j, t) and not (made and last_reader[t] >= j and _stays(maps, kept, t)):
+                        held = min(held, _CHUNKS_HELD * chunk * m[_OC] // m[_LANES])
+                        whole = ring[rings + k]
+                        part = whole // maps[t, _BLOCKS] * held
+                        least -= whole - part
+                        wide -= (1 if whole > operand else 0) - (1 if part > operand else 0)
+                    cycles = move[t, 0] if not made else move[t, 1]
+                    if held < maps[t, _BLOCKS]:
+                        cycles = _moves(m, rate, maps, t, maps[t, _W], held, False)
+                    if not made:
+                        loading += cycles
+                    elif is_output[t] or (last_reader[t] >= j and not _stays(maps, kept, t)):
+                        saving += cycles
+                moving = max(loading, saving)
             if not ok or wide > 0:
                 continue
-            code = over if mode < _CHUNKS else 0
-            least += words - made_words - (over_words if code else 0)
+            code, code_words = (over, over_words) if mode < _CHUNKS else (alone, alone_words)
+            least -= code_words if code else 0
+            filling = fill
+            if mode >= _CHUNKS and kinds > 1:
+                filling = (together - work) / (strips * each) + _PER_STEP * runs.steps[entry] * each
             dram = weights * again + saved + loaded + twice * (passes - 1)
             kept_bytes = weights * again if mode == _RESIDENT and strips > 1 else begin
             row[_WORDS], row[_ENTRY], row[_K_MODE], row[_CHUNK], row[_OVER], row[_WAY] = (
@@ -439,7 +514,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                 n,
                 work,
                 together,
-                fill,
+                filling,
                 moving,
                 dram,
                 weights * again,
@@ -541,9 +616,11 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
 
 
 @_inner
-def _shares(runs, maker, last_reader, maps, used, slack, move, entry, i, j, before, kept, over, kind, out):  # type: ignore[no-untyped-def]
+def _shares(p, used, slack, move, c, i, j, before, kept, kind, out):  # type: ignore[no-untyped-def]
     """Map groups that maps want of their own because other engines use the rest, and the cycles that they are used, most
     first; as `candidates.sharing`. Returns how many, and the map words with slack."""
+    net, runs, maps, maker, m = p.net, p.runs, p.sizes.maps, p.net.maker, p.m
+    entry, over, mode = c[_ENTRY], c[_OVER], c[_K_MODE]
     run, n, most = runs.run_at[j, j - i], 0, 0
     first, rings = runs.run_maps[run], runs.rings[entry]
     count, of_run, kind_of = runs.run_maps[run + 1] - first, runs.maps, runs.kinds
@@ -555,9 +632,14 @@ def _shares(runs, maker, last_reader, maps, used, slack, move, entry, i, j, befo
                 continue
             if inside and over and over >> 2 * (maker[t] - i) & 3:
                 continue
-            words = _words(maps, t) if inside and _stays(maps, kept, t) else slack[rings + k]
+            stays = inside and _stays(maps, kept, t)
+            words, moved = _words(maps, t) if stays else slack[rings + k], move[t, 0]
+            if mode >= _CHUNKS and not stays and _chunked(net, i, j, t):
+                held = min(maps[t, _BLOCKS], _CHUNKS_HELD * c[_CHUNK] * m[_OC] // m[_LANES])
+                words = words // maps[t, _BLOCKS] * held
+                moved = _moves(m, p.rate[0], maps, t, maps[t, _W], held, False)
             most += words
-            cycles = used[rings + k] if inside else max(used[rings + k], move[t, 0])
+            cycles = used[rings + k] if inside else max(used[rings + k], moved)
             q = 0
             while q < n and kind[q] != kind_of[first + k]:
                 q += 1
@@ -757,7 +839,9 @@ def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
         for j in range(i + 1, min(n, i + fuse) + 1):
             run = runs.run_at[j, j - i]
             fits = pieces(p, i, j, scratch)
-            if j - i > 1 and (run < 0 or alone[i] or alone[j - 1] or not fits):
+            if j - i > 1 and (run < 0 or alone[i] or alone[j - 1]):
+                break
+            if j - i > 1 and not fits and not _joins(p, run, i, j):
                 break
             alive = 0
             for bit in range(64):
@@ -841,9 +925,8 @@ def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
                             if share_count[q] < 0:
                                 cols = all_table[q, _COLS]
                                 share_count[q], most[q] = _shares(
-                                    runs, maker, last_reader, maps, used, slack, move, all_table[q, _ENTRY], i, j,
-                                    before & read, kept, all_table[q, _OVER], kind, shares[q],
-                                )  # fmt: skip
+                                    p, used, slack, move, all_table[q], i, j, before & read, kept, kind, shares[q]
+                                )
                                 most[q] = all_table[q, _WORDS] if cols else most[q]
                                 share_count[q] = share_count[q] if j - i > 1 else 0
                             _after(

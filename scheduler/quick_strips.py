@@ -41,6 +41,9 @@ class Chain(NamedTuple):
     is_output : (maps,)
     elementwise : (layers,)
         Add, multiply, table, PReLU on the VEC engine: may write over a source.
+    follows : (layers,)
+        Keeps channels apart, as of `channelwise.follows`.
+    channels : (maps,)
     """
 
     engine: _Ints
@@ -56,6 +59,8 @@ class Chain(NamedTuple):
     last_reader: _Ints
     is_output: _Ints
     elementwise: _Ints
+    follows: _Ints
+    channels: _Ints
 
 
 class Runs(NamedTuple):
@@ -83,6 +88,10 @@ class Runs(NamedTuple):
         Engine that makes and engine that first reads each of `maps` in its run, as a number.
     over : (entries * fuse,)
         Sources that each layer may write over: bit k for its input k.
+    joins : (runs,)
+        1 where layers can join that go chunk by chunk, 2 where these do, as of `channelwise`, if convolutions have one part.
+    apart : (entries,)
+        No layer that follows reads rows of a strip before its own.
     """
 
     run_at: _Ints
@@ -100,6 +109,8 @@ class Runs(NamedTuple):
     times: _Ints
     kinds: _Ints
     over: _Ints
+    joins: _Ints
+    apart: _Ints
 
 
 _inner = njit(
@@ -281,6 +292,39 @@ def _replaces(net, run, layer, e, count, steps):  # type: ignore[no-untyped-def]
 
 
 @_inner
+def _joins(net, i, j, run):  # type: ignore[no-untyped-def]
+    """As `channelwise.joins_chunks` (1) and `goes_by_chunks` (2)."""
+    if net.engine[i] != _CONV:
+        return 0
+    channels = net.channels[net.out[i]]
+    for layer in range(i, j):
+        inside = 0
+        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+            made = net.maker[net.ins[e]]
+            inside += 1 if made >= i and made < layer else 0
+            if net.engine[layer] != _CONV and net.channels[net.ins[e]] != channels:
+                return 0
+        fits = inside == 0 if net.engine[layer] == _CONV else inside > 0 and net.follows[layer]
+        if not fits or net.channels[net.out[layer]] != channels:
+            return 0
+    return 2 if net.engine[j - 1] == _VEC else 1
+
+
+@_inner
+def _apart(net, run, n, count):  # type: ignore[no-untyped-def]
+    """As `channelwise.keeps_rows_apart`."""
+    for k in range(n):
+        chunked = True
+        for r in range(run.reader[k], run.reader[k + 1]):
+            chunked = chunked and (run.made[k] == 1 or net.engine[run.layer[r]] == _VEC)
+        for r in range(run.reader[k], run.reader[k + 1]):
+            for strip in range(1, count):
+                if chunked and _low(net, run, k, r, strip, count) < run.need[k, strip]:
+                    return 0
+    return 1
+
+
+@_inner
 def _grown(a, size):  # type: ignore[no-untyped-def]
     if size <= len(a):
         return a
@@ -297,7 +341,7 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
     run_at = np.full((layers + 1, fuse + 1), -1, np.int64)
     start = np.zeros(1, np.int64)
     run_maps, run_entries, maps, over = start.copy(), start.copy(), start.copy(), start.copy()
-    kinds = start.copy()
+    kinds, joins, apart = start.copy(), start.copy(), start.copy()
     rows_, strips_, steps_, rings = start.copy(), start.copy(), start.copy(), start.copy()
     ring_, slack_, tiles, tile, times = start.copy(), start.copy(), start.copy(), start.copy(), start.copy()
     runs = entries = n_maps = n_rings = n_tiles = 0
@@ -308,6 +352,9 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
                 break
             n = _maps_of(net, i, j, run)
             run_at[j, j - i] = runs
+            joins = _grown(joins, runs + 1)
+            joins[runs] = _joins(net, i, j, run) if j - i > 1 else 0
+            fewest = 1 if joins[runs] == 2 else 2
             maps, kinds = _grown(maps, n_maps + n), _grown(kinds, n_maps + n)
             maps[n_maps : n_maps + n] = run.maps[:n]
             for k in range(n):
@@ -321,7 +368,7 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
                 rows = height - option
                 if j - i > 1:
                     rows = _ceil(height, min(counts[option], height))
-                    if rows == before or not 1 < counts[option] <= height:
+                    if rows == before or not fewest <= counts[option] <= height:
                         continue
                 else:
                     lowest = _ceil(height, _ceil(height, rows))
@@ -335,6 +382,8 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
                 rows_, strips_ = _grown(rows_, entries + 1), _grown(strips_, entries + 1)
                 steps_ = _grown(steps_, entries + 1)
                 rows_[entries], strips_[entries], steps_[entries] = rows, count, count + last
+                apart = _grown(apart, entries + 1)
+                apart[entries] = _apart(net, run, n, count) if joins[runs] == 2 else 0
                 ring_, slack_ = _grown(ring_, n_rings + n), _grown(slack_, n_rings + n)
                 for k in range(n):
                     ring_[n_rings + k], slack_[n_rings + k] = _ring(net, run, k, count, count + last)
@@ -373,7 +422,7 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
     return (
         run_at, run_maps[: runs + 1], run_entries[: runs + 1], maps[:n_maps], rows_[:entries], strips_[:entries],
         steps_[:entries], rings[: entries + 1], ring_[:n_rings], slack_[:n_rings], tiles[: entries * fuse + 1],
-        tile[:n_tiles], times[:n_tiles], kinds[:n_maps], over[: entries * fuse],
+        tile[:n_tiles], times[:n_tiles], kinds[:n_maps], over[: entries * fuse], joins[:runs], apart[:entries],
     )  # fmt: skip
 
 

@@ -238,6 +238,28 @@ def _columns(net, sizes, site, layer, t):  # type: ignore[no-untyped-def]
 
 
 @_inner
+def _span(sizes, site, t, m):  # type: ignore[no-untyped-def]
+    """Blocks of a map that a chunk has; all where layers do not go chunk by chunk."""
+    total = sizes.maps[t, _M_BLOCKS]
+    if site.mode != _CHUNKED or not site.chunk:
+        return 0, total
+    step = site.chunk * m[_OC]
+    return site.turn * step // m[_LANES], min(total, _ceil((site.turn + 1) * step, m[_LANES]))
+
+
+@_inner
+def _chunked(net, site, t):  # type: ignore[no-untyped-def]
+    """Whether a map comes chunk by chunk where the group does, as of `channelwise.maps_in_chunks`."""
+    if net.maker[t] >= site.first and net.maker[t] < site.stop:
+        return True
+    for layer in range(site.first, site.stop):
+        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+            if net.ins[e] == t and net.engine[layer] != _VEC:
+                return False
+    return True
+
+
+@_inner
 def _loads(out, net, sizes, site, layer, t, low, high, m, row):  # type: ignore[no-untyped-def]
     """LOADs of rows of a map: the full channel blocks, then the dense last one; folded maps in one piece."""
     size, lanes = sizes.maps[t], m[_LANES]
@@ -255,8 +277,14 @@ def _loads(out, net, sizes, site, layer, t, low, high, m, row):  # type: ignore[
     rest = size[_M_C] - lanes * (size[_M_BLOCKS] - 1)
     full = size[_M_BLOCKS] if rest == lanes else size[_M_BLOCKS] - 1
     row[_WIDTH], row[_FOLD] = right - left, 1
-    for blocks, take, done in ((full, lanes, full), (size[_M_BLOCKS] - full, rest, size[_M_BLOCKS])):
-        if blocks:
+    if not _chunked(net, site, t):
+        site = _Site(
+            site.group, site.first, site.stop, _STREAMED, 0, site.resident, site.turn, site.x0, site.x1, site.tiled
+        )  # fmt: skip
+    b0, b1 = _span(sizes, site, t, m)
+    whole = max(0, min(b1, full) - b0)
+    for blocks, take, done in ((whole, lanes, b0 + whole), (b1 - b0 - whole, rest, b1)):
+        if blocks > 0:
             row[_BLOCKS], row[_TAKE], row[_STEP] = blocks, take, take
             row[_RUN_BYTES] = (high - low) * (right - left) * blocks * take
             ports = _mask(_groups(out, t, low, high, done - blocks, done, m))
@@ -269,10 +297,7 @@ def _saves(out, sizes, site, t, low, high, m, row):  # type: ignore[no-untyped-d
     size, lanes = sizes.maps[t], m[_LANES]
     rest = size[_M_C] - lanes * (size[_M_BLOCKS] - 1)
     full = size[_M_BLOCKS] if rest == lanes else size[_M_BLOCKS] - 1
-    b0, b1 = 0, size[_M_BLOCKS]
-    if site.mode == _CHUNKED and site.chunk:
-        step = site.chunk * m[_OC]
-        b0, b1 = site.turn * step // lanes, min(b1, _ceil((site.turn + 1) * step, lanes))
+    b0, b1 = _span(sizes, site, t, m)
     width = site.x1 - site.x0 if site.tiled else size[_M_W]
     row[:] = 0
     row[_OPCODE], row[_RUNS1], row[_RUNS2], row[_FOLD] = _OP_SAVE, 1, 1, 1
@@ -422,7 +447,8 @@ def _vector(out, net, sizes, site, layer, low, high, m, row):  # type: ignore[no
     row[:] = 0
     row[_OPCODE], row[_FUNC], row[_OUT_H], row[_B_GROUP] = _OP_VEC, L[_L_FUNC], high - low, 1
     row[_OUT_W] = site.x1 - site.x0 if site.tiled else sizes.maps[t, _M_W]
-    row[_BLOCKS], row[_KH], row[_KW], row[_SX] = sizes.maps[t, _M_BLOCKS], L[_L_KH], L[_L_KW], L[_L_SX]
+    begin_block, stop_block = _span(sizes, site, t, m)
+    row[_BLOCKS], row[_KH], row[_KW], row[_SX] = stop_block - begin_block, L[_L_KH], L[_L_KW], L[_L_SX]
     row[_DX], row[_BROADCAST], row[_BILINEAR], row[_TABLE] = (
         L[_L_DX],
         L[_L_BROADCAST],
@@ -433,7 +459,7 @@ def _vector(out, net, sizes, site, layer, low, high, m, row):  # type: ignore[no
     if net.reduces[layer]:
         row[_OUT_H], row[_OUT_W], row[_KH] = 1, 1, high - low
         y0, y1 = 0, int(high == net.height[net.ins[begin]])
-    block = 0
+    block = begin_block
     for copy in range(copies):
         if copies > 1:
             row[_BLOCKS] = sizes.maps[net.ins[begin + copy], _M_BLOCKS]
@@ -445,15 +471,15 @@ def _vector(out, net, sizes, site, layer, low, high, m, row):  # type: ignore[no
                     t1,
                     net.first[net.reach_ptr[e] + low],
                     net.stop[net.reach_ptr[e] + high - 1],
-                    0,
-                    out.ring[t1, _R_BLOCKS],
+                    begin_block,
+                    stop_block,
                     m,
                 )
                 if e == begin:
                     row[_A_GROUP], row[_A_SPAN] = found[0], found[1] - found[0]
                 else:
                     row[_B_GROUP], row[_B_SPAN] = found[0], found[1] - found[0]
-        done = sizes.maps[t, _M_BLOCKS] if copy + 1 == copies else 0
+        done = stop_block if copy + 1 == copies else 0
         writes = _mask(_groups(out, t, y0, y1, block, block + row[_BLOCKS], m)) if y1 > y0 else 0
         block += row[_BLOCKS]
         _emit(out, site, _VEC, row, t, y0, y1, done, -1, constants, 0, writes)
@@ -462,9 +488,8 @@ def _vector(out, net, sizes, site, layer, low, high, m, row):  # type: ignore[no
                 t1 = net.ins[e]
                 first = low if net.reduces[layer] else net.first[net.reach_ptr[e] + low]
                 last = high if net.reduces[layer] else net.stop[net.reach_ptr[e] + high - 1]
-                _read(
-                    out, t1, first, last, _mask(_groups(out, t1, first, last, 0, out.ring[t1, _R_BLOCKS], m))
-                )
+                blocks = (begin_block, stop_block) if copies == 1 else (0, out.ring[t1, _R_BLOCKS])
+                _read(out, t1, first, last, _mask(_groups(out, t1, first, last, blocks[0], blocks[1], m)))
 
 
 # -- loops ---------------------------------------------------------------------------------------------------------------
@@ -558,47 +583,69 @@ def unroll(net, runs, sizes, steps, groups, rings, rows, chunk_of, m, arrays):  
 
 
 @_inner
+def _fetch(out, net, sizes, site, step, begin, need, stage, count, place, before, layer, part, m, row):  # type: ignore[no-untyped-def]
+    """One step's LOADs before a layer: of maps that come chunk by chunk (`part`), of those that do not, or (-1) of all."""
+    for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
+        t = net.ins[e]
+        if (net.maker[t] >= site.first and net.maker[t] < site.stop) or _stays(sizes, before, t):
+            continue
+        fresh = part < 0 or part == _chunked(net, site, t)
+        for other in range(net.in_ptr[site.first], e):
+            fresh = fresh and net.ins[other] != t
+        strip = step - stage[begin[0] + place[t]]
+        if not fresh or strip < 0 or strip >= count:
+            continue
+        at = begin[1] + place[t] * (count + 1) + strip
+        whole = out.ring[t, _R_ROWS] >= net.height[t] and not site.tiled and part <= 0
+        if need[at + 1] > need[at] and not (site.turn and whole):
+            _loads(out, net, sizes, site, layer, t, need[at], need[at + 1], m, row)
+
+
+@_inner
 def _step(out, net, sizes, site, step, begin, need, stage, count, place, before, after, m, row):  # type: ignore[no-untyped-def]
     """One step of a group: what each layer loads, computes and saves."""
+    cut = False
     for layer in range(site.first, site.stop):
-        for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-            t = net.ins[e]
-            if (net.maker[t] >= site.first and net.maker[t] < site.stop) or _stays(sizes, before, t):
-                continue
-            fresh = True
-            for other in range(net.in_ptr[site.first], e):
-                fresh = fresh and net.ins[other] != t
-            strip = step - stage[begin[0] + place[t]]
-            if not fresh or strip < 0 or strip >= count:
-                continue
-            at = begin[1] + place[t] * (count + 1) + strip
-            whole = out.ring[t, _R_ROWS] >= net.height[t] and not site.tiled
-            if need[at + 1] > need[at] and not (site.turn and whole):
-                _loads(out, net, sizes, site, layer, t, need[at], need[at + 1], m, row)
         t = net.out[layer]
-        strip = step - stage[begin[0] + place[t]]
-        if strip < 0 or strip >= count:
-            continue
-        driver = net.ins[net.in_ptr[layer]] if net.reduces[layer] else t
-        at = begin[1] + place[driver] * (count + 1) + strip
-        in_parts = site.mode == _PARTS and out.ring[t, _R_BLOCKS] < sizes.maps[t, _M_BLOCKS]
-        if in_parts and need[at + 1] > need[at]:
-            # Chunk by chunk, each saved before the next but one is made.
-            for turn in range(_ceil(_ceil(sizes.maps[t, _M_C], m[_OC]), site.chunk)):
-                x0, x1 = site.x0, site.x1
-                one = _Site(
-                    site.group, layer, layer + 1, _CHUNKED, site.chunk, False, turn, x0, x1, site.tiled
-                )
-                _part(out, net, sizes, one, sizes.part_ptr[layer], need[at], need[at + 1], m, row)
-                _saves(out, sizes, one, t, need[at], need[at + 1], m, row)
-        elif need[at + 1] > need[at]:
-            if sizes.part_ptr[layer + 1] > sizes.part_ptr[layer]:
-                for p in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
-                    _part(out, net, sizes, site, p, need[at], need[at + 1], m, row)
-            else:
-                _vector(out, net, sizes, site, layer, need[at], need[at + 1], m, row)
-        wanted = not in_parts and (net.is_output[t] or net.last_reader[t] >= site.stop)
-        at = begin[1] + place[t] * (count + 1) + strip
-        stays = net.last_reader[t] >= site.stop and _stays(sizes, after, t)
-        if wanted and (net.is_output[t] or not stays) and need[at + 1] > need[at]:
-            _saves(out, sizes, site, t, need[at], need[at + 1], m, row)
+        cut = cut or (site.mode == _PARTS and out.ring[t, _R_BLOCKS] < sizes.maps[t, _M_BLOCKS])
+    if not cut and site.mode != _CHUNKED:
+        for layer in range(site.first, site.stop):
+            _fetch(out, net, sizes, site, step, begin, need, stage, count, place, before, layer, -1, m, row)
+            _run(out, net, sizes, site, step, begin, need, stage, count, place, after, layer, m, row)
+        return
+    for layer in range(site.first, site.stop):
+        _fetch(out, net, sizes, site, step, begin, need, stage, count, place, before, layer, 0, m, row)
+    turn, stop = site.turn, site.turn + 1
+    if cut:
+        turn, stop = 0, _ceil(_ceil(sizes.maps[net.out[site.first], _M_C], m[_OC]), site.chunk)
+    while turn < stop:
+        one = _Site(
+            site.group, site.first, site.stop, _CHUNKED, site.chunk, site.resident, turn, site.x0, site.x1, site.tiled
+        )  # fmt: skip
+        for layer in range(site.first, site.stop):
+            _fetch(out, net, sizes, one, step, begin, need, stage, count, place, before, layer, 1, m, row)
+        for layer in range(site.first, site.stop):
+            _run(out, net, sizes, one, step, begin, need, stage, count, place, after, layer, m, row)
+        turn += 1
+
+
+@_inner
+def _run(out, net, sizes, site, step, begin, need, stage, count, place, after, layer, m, row):  # type: ignore[no-untyped-def]
+    """One step of a layer, and the SAVEs of its map."""
+    t = net.out[layer]
+    strip = step - stage[begin[0] + place[t]]
+    if strip < 0 or strip >= count:
+        return
+    driver = net.ins[net.in_ptr[layer]] if net.reduces[layer] else t
+    at = begin[1] + place[driver] * (count + 1) + strip
+    if need[at + 1] > need[at]:
+        if sizes.part_ptr[layer + 1] > sizes.part_ptr[layer]:
+            for p in range(sizes.part_ptr[layer], sizes.part_ptr[layer + 1]):
+                _part(out, net, sizes, site, p, need[at], need[at + 1], m, row)
+        else:
+            _vector(out, net, sizes, site, layer, need[at], need[at + 1], m, row)
+    at = begin[1] + place[t] * (count + 1) + strip
+    wanted = net.is_output[t] or net.last_reader[t] >= site.stop
+    stays = net.last_reader[t] >= site.stop and _stays(sizes, after, t)
+    if wanted and (net.is_output[t] or not stays) and need[at + 1] > need[at]:
+        _saves(out, sizes, site, t, need[at], need[at + 1], m, row)

@@ -111,7 +111,7 @@ def waits(actions, reads, chunks, places, blocks, offsets, size):  # type: ignor
     marks, marked = np.zeros((len(blocks), _MARKS, 2), np.int64), np.zeros(len(blocks), np.int64)
     touched = np.zeros((len(places), 5), np.int64)
     latest = np.zeros((len(places), 2), np.int64)
-    turns = np.zeros((len(places), 2, 2), np.int64)  # number of the chunk that was saved last, and SAVEs then
+    turns = np.zeros((len(places), 2, 6), np.int64)  # of a half of a ring: count of each engine at the last read, and the chunk then
     last_read = np.zeros((len(chunks), 5), np.int64)
     arrived = np.zeros(len(chunks), np.int64)
     fills = i = 0
@@ -148,16 +148,18 @@ def waits(actions, reads, chunks, places, blocks, offsets, size):  # type: ignor
                         needed = min(needed, marks[source, k, 1]) if needed else marks[source, k, 1]
                         break
             w[maker] = max(w[maker], needed)
+            if a[_TURN] >= 0:
+                turns[there, a[_TURN] % 2, engine], turns[there, a[_TURN] % 2, 5] = count, a[_TURN] + 1
             touched[there, engine] = count
             read[offsets[source] + low : offsets[source] + high, engine] = count
         if engine == _SAVE:
-            if a[_TURN] >= 0:
-                turns[place, a[_TURN] % 2, 0], turns[place, a[_TURN] % 2, 1] = a[_TURN] + 1, count
             i += 1
             continue
         if a[_TURN] >= 0:
-            again = turns[place, a[_TURN] % 2, 0] != a[_TURN] + 1 or a[_HIGH] > a[_RING]
-            w[_SAVE] = max(w[_SAVE], turns[place, a[_TURN] % 2, 1] if again else 0)
+            if turns[place, a[_TURN] % 2, 5] != a[_TURN] + 1 or a[_HIGH] > a[_RING]:
+                for e in range(5):
+                    if e != engine:
+                        w[e] = max(w[e], turns[place, a[_TURN] % 2, e])
         elif a[_HIGH] > a[_RING]:
             row = offsets[t] + a[_HIGH] - a[_RING] - 1
             for e in range(5):
