@@ -158,8 +158,7 @@ def _chunks(p):  # type: ignore[no-untyped-def]
             chunk = max(1, chunk // step) * step
         out[layer, 0] = 0 if chunk >= total else chunk
         if array:
-            chunk = memory // 2 // record // step * step
-            out[layer, 1] = 0 if chunk >= total else chunk
+            out[layer, 1] = memory // 2 // record // step * step
     return out
 
 
@@ -210,13 +209,14 @@ def _joins(p, run, i, j):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _common(net, chunks, i, j, size):  # type: ignore[no-untyped-def]
-    """Output blocks a chunk that suit all convolutions of layers i..j-1."""
-    least = 1 << 60
+def _common(net, chunks, i, j, total):  # type: ignore[no-untyped-def]
+    """Output blocks a chunk that suit all convolutions of layers i..j-1: where weights stream, and the most; 0: all, or none."""
+    usual = largest = 1 << 60
     for layer in range(i, j):
-        if net.engine[layer] == _CONV and chunks[layer, size] > 0:
-            least = min(least, chunks[layer, size])
-    return least if least < 1 << 60 else 0
+        if net.engine[layer] == _CONV:
+            usual = min(usual, chunks[layer, 0]) if chunks[layer, 0] else usual
+            largest = min(largest, chunks[layer, 1])
+    return usual if usual < 1 << 60 else 0, largest if largest < total else 0
 
 
 @_inner
@@ -394,8 +394,8 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
     aligned = sizes.part_ptr[i + 1] - sizes.part_ptr[i] == 1
     unit = m[_LANES] if net.engine[i] == _DWC else m[_OC]
     follow = not single and _joins(p, run, i, j) == 2
-    usual = _common(net, chunks, i, j, 0) if follow else chunks[i, 0]
-    largest = _common(net, chunks, i, j, 1) if follow else chunks[i, 1]
+    usual, largest = _common(net, chunks, i, j, _ceil(maps[out, _C], m[_OC]))
+    usual = usual if follow else chunks[i, 0]
     row = np.zeros(7, np.int64)
     height = maps[net.ins[net.in_ptr[i]], _H] if net.reduces[i] else maps[out, _H]
     n, best, least_seen = 0, _NEVER, 1 << 60
@@ -750,7 +750,7 @@ def _keeps(p, spilled, order, i, j, out):  # type: ignore[no-untyped-def]
 
 @_inner
 def _value(objective, state):  # type: ignore[no-untyped-def]
-    return _weigh(objective, max(state[0], state[1]), state[2]) + _AHEAD * state[1]
+    return _weigh(objective, max(state[0], state[1]), state[2]) + _weigh(objective, _AHEAD * state[1], 0.0)
 
 
 @_inner

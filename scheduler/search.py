@@ -224,7 +224,7 @@ class Search:
         if layers[0] not in convs or (len(layers) > 1 and not self.costing.goes_by_chunks(layers)):
             return []
         usual = min(filter(None, map(self._chunk, convs)), default=0)
-        largest = min(filter(None, map(self._largest_chunk, convs)), default=0)
+        largest = self._largest_chunk(convs)
         least = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
         # The smallest chunks: their rings leave the most room to the input.
         thin = least if blocks(len(convs[0].parts[0].bias), self.arch.conv.oc) > least else 0
@@ -270,10 +270,10 @@ class Search:
             chunk = max(1, chunk // step) * step  # whole map blocks
         return 0 if chunk >= total else chunk
 
-    def _largest_chunk(self, layer: Layer) -> int:
+    def _largest_chunk(self, layers: list[Layer]) -> int:
         """Output blocks that fit half of the weight memory, in whole map blocks: the fewest passes over the input."""
-        record = max(self.costing.record_words(layer, part) for part in layer.parts)
-        total = blocks(max(len(part.bias) for part in layer.parts), self.arch.conv.oc)
+        record = max(self.costing.record_words(layer, part) for layer in layers for part in layer.parts)
+        total = blocks(max(len(part.bias) for part in layers[0].parts), self.arch.conv.oc)
         step = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
         chunk = self.arch.weight_words // 2 // record // step * step
         return 0 if chunk >= total else chunk
