@@ -118,6 +118,7 @@ def compiled_from(
             dram=machine.dram,
             objective=machine.objective or "latency",
             options=_options(machine),
+            batch=1 if machine.batch is None else machine.batch,
             calibration=data.calibration,
             synthetic_calibration=data.synthetic_calibration,
             input_shape=parse_shapes(data.input_shape),
@@ -142,6 +143,7 @@ def compiled_from(
         dram=machine.dram,
         objective=machine.objective,
         options=_options(machine),
+        batch=machine.batch,
         on_stage=on_stage,
     )
 

@@ -102,10 +102,17 @@ class Machine:
         ),
     ] = None
 
+    batch: Annotated[
+        int | None,
+        Parameter(help="Frames that a run takes: weights are loaded for all of them at once.  [default: 1]"),
+    ] = None
+
     @property
     def names_another(self) -> bool:
-        """A machine, a board, an objective or a limit was given: programs have to be made anew."""
-        return bool(self.arch or self.set or self.board or self.objective or self.dram_limit is not None)
+        """A machine, a board, an objective, a limit or a batch was given: programs have to be made anew."""
+        limits = self.dram_limit, self.batch
+        named = self.arch or self.set or self.board or self.objective
+        return bool(named) or any(limit is not None for limit in limits)
 
 
 @Parameter(name="*")

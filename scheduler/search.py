@@ -181,7 +181,9 @@ class Search:
                 if (c := costing.candidate(layers, outputs, on_chip, saves, rows, dying=dying, **settings))
                 is not None
             ]
-            worse = bool(found and here) and min(map(self.value, here)) > _HOPELESS * min(map(self.value, found))
+            worse = bool(found and here) and min(map(self.value, here)) > _HOPELESS * min(
+                map(self.value, found)
+            )
             found += here
             if worse and min(c.least_words for c in here) < self.arch.map_words // 16:
                 break  # lower strips only cost more, and need no less than this
