@@ -157,6 +157,7 @@ def compile(
     set: Mapping[str, Any] | None = None,
     options: Options | None = None,
     batch: int = 1,
+    tries: int = 0,
     on_stage: Callable[[str], None] = silent,
 ) -> Compiled:
     """Quantise a network where it is float, and schedule it on a machine.
@@ -180,6 +181,8 @@ def compile(
     options : scheduler.Options, optional
     batch : int
         Frames that a run of the program takes: weights are used for all of them, where the maps of all leave room.
+    tries : int
+        Programs to simulate in search of a better one than the first; each takes about as long as scheduling.
     on_stage : callable
         Told the name of each stage as it starts.
 
@@ -213,9 +216,16 @@ def compile(
             seed=seed,
         )
     plans = plan_segments(
-        int8, machine, dram=memory, objective=objective, options=options, batch=batch, on_stage=on_stage
+        int8,
+        machine,
+        dram=memory,
+        objective=objective,
+        options=options,
+        batch=batch,
+        tries=tries,
+        on_stage=on_stage,
     )
-    return Compiled(int8, machine, chosen, memory, plans, objective, seed, source, options)
+    return Compiled(int8, machine, chosen, memory, plans, objective, seed, source, options, tries)
 
 
 def machine_of(arch: Arch | str | Path, settings: Mapping[str, Any]) -> Arch:

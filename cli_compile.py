@@ -119,6 +119,7 @@ def compiled_from(
             objective=machine.objective or "latency",
             options=_options(machine),
             batch=1 if machine.batch is None else machine.batch,
+            tries=machine.tries or 0,
             calibration=data.calibration,
             synthetic_calibration=data.synthetic_calibration,
             input_shape=parse_shapes(data.input_shape),
@@ -144,6 +145,7 @@ def compiled_from(
         objective=machine.objective,
         options=_options(machine),
         batch=machine.batch,
+        tries=machine.tries,
         on_stage=on_stage,
     )
 

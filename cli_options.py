@@ -107,10 +107,17 @@ class Machine:
         Parameter(help="Frames that a run takes: weights are loaded for all of them at once.  [default: 1]"),
     ] = None
 
+    tries: Annotated[
+        int | None,
+        Parameter(
+            help="Programs to simulate in search of a better one; each takes about as long as scheduling.  [default: 0]"
+        ),
+    ] = None
+
     @property
     def names_another(self) -> bool:
-        """A machine, a board, an objective, a limit or a batch was given: programs have to be made anew."""
-        limits = self.dram_limit, self.batch
+        """A machine, a board, an objective, a limit, a batch or tries were given: programs have to be made anew."""
+        limits = self.dram_limit, self.batch, self.tries
         named = self.arch or self.set or self.board or self.objective
         return bool(named) or any(limit is not None for limit in limits)
 

@@ -64,6 +64,8 @@ class Compiled:
     source : Source
     options : scheduler.Options, optional
         What the schedule was asked for beside the objective.
+    tries : int
+        Programs that were simulated in search of a better one (`scheduler.refine`).
     """
 
     model: Model
@@ -75,6 +77,7 @@ class Compiled:
     seed: int = 0
     source: Source = Source()
     options: Options | None = None
+    tries: int = 0
 
     @property
     def batch(self) -> int:
@@ -278,6 +281,7 @@ class Compiled:
         objective: Objective | None = None,
         options: Options | None = None,
         batch: int | None = None,
+        tries: int | None = None,
         on_stage: Callable[[str], None] = silent,
     ) -> Compiled:
         """The same int8 network scheduled for another machine; a new board brings its memory unless `dram` is given.
@@ -288,18 +292,17 @@ class Compiled:
         memory = dram or (self.dram if board == self.board else f"banked:{board.dram}")
         aim = objective or self.objective
         plans = plan_segments(
-            self.model, arch, dram=memory, objective=aim, options=options or self.options, batch=batch or self.batch,
-            on_stage=on_stage,
-        )  # fmt: skip
-        return replace(
-            self,
-            arch=arch,
-            board=board,
+            self.model,
+            arch,
             dram=memory,
             objective=aim,
-            plans=plans,
             options=options or self.options,
+            batch=self.batch if batch is None else batch,
+            tries=self.tries if tries is None else tries,
+            on_stage=on_stage,
         )
+        asked = {"options": options or self.options, "tries": self.tries if tries is None else tries}
+        return replace(self, arch=arch, board=board, dram=memory, objective=aim, plans=plans, **asked)
 
     def with_dram(self, dram: str) -> Compiled:
         """The same programs with another memory behind them.
@@ -356,6 +359,7 @@ def plan_segments(
     objective: Objective = "latency",
     options: Options | None = None,
     batch: int = 1,
+    tries: int = 0,
     on_stage: Callable[[str], None] = silent,
 ) -> tuple[Plan, ...]:
     """A program for each DPU segment of a network.
@@ -367,6 +371,8 @@ def plan_segments(
     options : scheduler.Options, optional
     batch : int
         Frames that a run takes.
+    tries : int
+        Programs to simulate in search of a better one, for each segment.
 
     Raises
     ------
@@ -376,18 +382,28 @@ def plan_segments(
         A layer does not fit the machine.
     """
     from .hwsim.dram import parse
-    from .scheduler import schedule
+    from .scheduler import refine, schedule
 
+    if tries < 0:
+        raise ModelError(f"{tries} tries: give none (0) or more", tries=tries)
     if not model.graphs:
         raise ModelError(
             f"{model.name}: no operator runs on the DPU, so there is no program; `tilewright check` names each one's reason"
         )
-    peak = parse(dram, arch.clock_mhz).peak_bytes_per_cycle
+    memory = parse(dram, arch.clock_mhz)
+    peak = memory.peak_bytes_per_cycle
     plans = []
     for i, graph in enumerate(model.graphs):
         on_stage(f"schedule for {arch.name}{counted(i, len(model.graphs))}")
         stack = graph.stacked(batch)
-        plans.append(schedule(stack, arch, objective=objective, dram_bytes_per_cycle=peak, options=options))
+        plan = schedule(stack, arch, objective=objective, dram_bytes_per_cycle=peak, options=options)
+        if tries:
+
+            def told(count: int, share: float, which: str = counted(i, len(model.graphs))) -> None:
+                on_stage(f"simulate others{which}: {count} of {tries}, {1 - share:.1%} better")
+
+            plan = refine(plan, memory, objective=objective, options=options, tries=tries, on_try=told)
+        plans.append(plan)
     return tuple(plans)
 
 

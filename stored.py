@@ -149,6 +149,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         "seed",
         "source",
         "segments",
+        "tries",
     } - settings.keys()
     if missing:
         raise ReportError(f"{path}: lacks {', '.join(sorted(missing))}; compile again")
