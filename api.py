@@ -156,6 +156,8 @@ def compile(
     seed: int = 0,
     set: Mapping[str, Any] | None = None,
     options: Options | None = None,
+    batch: int = 1,
+    tries: int = 0,
     on_stage: Callable[[str], None] = silent,
 ) -> Compiled:
     """Quantise a network where it is float, and schedule it on a machine.
@@ -177,6 +179,10 @@ def compile(
     set : dict of field path to value, optional
         Fields of the machine to change, as ``{"conv.pixels": 4}``.
     options : scheduler.Options, optional
+    batch : int
+        Frames that a run of the program takes: weights are used for all of them, where the maps of all leave room.
+    tries : int
+        Programs to simulate in search of a better one than the first; each takes about as long as scheduling.
     on_stage : callable
         Told the name of each stage as it starts.
 
@@ -209,8 +215,17 @@ def compile(
             mode=mode,
             seed=seed,
         )
-    plans = plan_segments(int8, machine, dram=memory, objective=objective, options=options, on_stage=on_stage)
-    return Compiled(int8, machine, chosen, memory, plans, objective, seed, source)
+    plans = plan_segments(
+        int8,
+        machine,
+        dram=memory,
+        objective=objective,
+        options=options,
+        batch=batch,
+        tries=tries,
+        on_stage=on_stage,
+    )
+    return Compiled(int8, machine, chosen, memory, plans, objective, seed, source, options, tries)
 
 
 def machine_of(arch: Arch | str | Path, settings: Mapping[str, Any]) -> Arch:

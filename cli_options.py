@@ -20,8 +20,10 @@ __all__ = [
     "Machine",
     "parse_settings",
     "parse_shapes",
+    "SHARING",
     "Settings",
     "Shapes",
+    "Sharing",
 ]
 
 
@@ -95,6 +97,12 @@ class Machine:
         Parameter(help="What the schedule minimises.  [default: latency]"),
     ] = None
 
+    cores: Annotated[
+        int | None,
+        Parameter(
+            help="Cores of the design, each on frames of its own, sharing the memory.  [default: the machine's]"
+        ),
+    ] = None
     dram_limit: Annotated[
         float | None,
         Parameter(
@@ -102,10 +110,34 @@ class Machine:
         ),
     ] = None
 
+    batch: Annotated[
+        int | None,
+        Parameter(help="Frames that a run takes: weights are loaded for all of them at once.  [default: 1]"),
+    ] = None
+
+    tries: Annotated[
+        int | None,
+        Parameter(
+            help="Programs to simulate in search of a better one; each takes about as long as scheduling.  [default: 0]"
+        ),
+    ] = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of the machine to change."""
+        fields = parse_settings(self.set)
+        if self.cores is None:
+            return fields
+        if fields.get("cores", self.cores) != self.cores:
+            raise ArchError(f"--cores {self.cores} and --set cores={fields['cores']}: leave one of them out")
+        return {**fields, "cores": self.cores}
+
     @property
     def names_another(self) -> bool:
-        """A machine, a board, an objective or a limit was given: programs have to be made anew."""
-        return bool(self.arch or self.set or self.board or self.objective or self.dram_limit is not None)
+        """A machine, a board, an objective, a limit, a batch or tries were given: programs have to be made anew."""
+        limits = self.dram_limit, self.batch, self.tries
+        named = self.arch or self.set or self.board or self.objective
+        return bool(named) or any(limit is not None for limit in limits)
 
 
 @Parameter(name="*")
@@ -125,7 +157,25 @@ class Data:
     input_shape: Shapes = ()
 
 
-COMMON, MACHINE, DATA = Common(), Machine(), Data()
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Sharing:
+    """How several cores are simulated."""
+
+    frames: Annotated[
+        int, Parameter(help="With several cores: frames of each, back to back; the first warms up.")
+    ] = 3
+    stagger: Annotated[
+        bool,
+        Parameter(
+            help="With several cores: start them spread over a frame instead of in one cycle.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False
+
+
+COMMON, MACHINE, DATA, SHARING = Common(), Machine(), Data(), Sharing()
 """Nothing given."""
 
 

@@ -191,7 +191,6 @@ def explain(
     layer: str | None = None,
     *,
     relax: bool = True,
-    options: Options | None = None,
     on_stage: Callable[[str], None] = silent,
 ) -> Explanation:
     """Explain a compiled network, and the group of one layer.
@@ -202,15 +201,13 @@ def explain(
         Name of a layer, or of a group.
     relax : bool
         Schedule and simulate the network on machines that are one step larger.
-    options : scheduler.Options, optional
-        What the network was compiled with.
 
     Raises
     ------
     ReportError
         No layer of that name.
     """
-    memory = parse(compiled.dram, compiled.arch.clock_mhz)
+    memory, options = parse(compiled.dram, compiled.arch.clock_mhz), compiled.options
     on_stage(f"simulate on {compiled.arch.name}")
     base = _Run(compiled.plans, tuple(_simulated(compiled, p, memory) for p in compiled.plans))
     others = tuple(_others(compiled, plan, memory, options) for plan in compiled.plans)

@@ -149,10 +149,11 @@ def verify_rtl(
 
         def execute(graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
             values: dict[str, Map] = dict(inputs)
+            plan = compiled.plan_of(graph)
+            graph = plan.graph
             outputs = reference.run(graph, dict(inputs), values.__setitem__)
-            index = next(i for i, p in enumerate(compiled.plans) if p.graph is graph)
+            index = compiled.plans.index(plan)
             which = counted(index, len(compiled.plans))
-            plan = compiled.plans[index]
             if layers:
                 names = [op.name for op in graph.ops if op.name in wanted]
                 if names:
@@ -165,7 +166,7 @@ def verify_rtl(
                 one(saving_all(plan), inputs, f"{graph.name}, every map saved", f"every layer{which}")
             return outputs
 
-        compiled.model.run(dict(chosen), execute=execute)
+        compiled.run(chosen, execute)
     return Verified(compiled.model.name, compiled.arch.name, mac, compiled.dram, tuple(runs))
 
 
@@ -218,4 +219,5 @@ def part_of(graph: Graph, names: Sequence[str]) -> Graph:
         ops=ops,
         inputs=tuple(t for t in read if t not in made),
         outputs=tuple(op.output for op in ops if op.output in outside or op.output not in inner),
+        frames=graph.frames,
     )

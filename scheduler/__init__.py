@@ -6,10 +6,21 @@ from ..ir.arch import Arch
 from ..ir.graph import Graph
 from .lower import Place, Plan, lower
 from .plan import plan_tiling
+from .refine import refine
 from .search import Objective, Options, find_misfits
 from .witness import saving_all
 
-__all__ = ["Objective", "Options", "Place", "Plan", "find_misfits", "lower", "saving_all", "schedule"]
+__all__ = [
+    "Objective",
+    "Options",
+    "Place",
+    "Plan",
+    "find_misfits",
+    "lower",
+    "refine",
+    "saving_all",
+    "schedule",
+]
 
 
 def schedule(

@@ -159,6 +159,8 @@ class Alternatives:
         Peak of the DRAM behind the ports, in bytes a core cycle.
     options : Options, optional
         What the plan was made with.
+    known : Alternatives, optional
+        To another plan of the same graph, machine and objective: what it priced is not priced again.
 
     Raises
     ------
@@ -173,12 +175,16 @@ class Alternatives:
         objective: Objective = "latency",
         dram_bytes_per_cycle: float = float("inf"),
         options: Options | None = None,
+        known: Alternatives | None = None,
     ) -> None:
         self.plan, self.tiling = plan, plan.tiling
-        self.layers = _layers(plan)
-        self.search = Search(
-            plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, options or Options()
-        )
+        if known is not None:
+            self.layers, self.search = known.layers, known.search
+        else:
+            self.layers = _layers(plan)
+            self.search = Search(
+                plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, options or Options()
+            )
         self._at = {layer.name: n for n, layer in enumerate(self.layers)}
         self.runs = [self._run(group) for group in self.tiling.groups]
 

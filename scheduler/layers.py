@@ -228,7 +228,9 @@ def _layer(op: Op, graph: Graph, arch: Arch) -> Layer:
 def _rowwise(op: Op, shapes: tuple[Shape, ...], out: Shape, parts: tuple[Part, ...]) -> bool:
     if parts:
         flat = all(
-            p.window.kernel[0] == p.step[0] == 1 and not (p.window.pad[0] or p.origin[0]) for p in parts
+            p.window.kernel[0] == p.window.stride[0] == p.step[0] == 1
+            and not (p.window.pad[0] or p.origin[0])
+            for p in parts
         )
         return flat and all(s[0] == out[0] for s in shapes)
     return isinstance(op, (Add, Concat, Mul, PRelu, Table)) and all(s[:2] == out[:2] for s in shapes)

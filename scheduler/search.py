@@ -18,7 +18,7 @@ from .layers import Layer, make_layers
 from .strips import strip_driver
 from .weights import parameter_words
 
-__all__ = ["Objective", "Options", "Search", "find_misfits"]
+__all__ = ["Objective", "Options", "Search", "find_misfits", "weigh"]
 
 Objective = Literal["latency", "energy", "edp"]
 
@@ -66,6 +66,21 @@ class Options:
     dram_gbps: float = math.inf
 
 
+def weigh(objective: Objective, cycles: float, dram: float, slower: float = 1.0) -> float:
+    """One number for an objective, from cycles of time and cycles that the DRAM port is in use.
+
+    Parameters
+    ----------
+    slower : float
+        Cycles that a cycle of DRAM traffic counts for where its average is limited.
+    """
+    if objective == "latency":
+        return max(cycles, slower * dram) + _BESIDE_LATENCY * dram
+    if objective == "energy":
+        return dram + _BESIDE_ENERGY * cycles
+    return cycles + dram
+
+
 def find_misfits(graph: Graph, arch: Arch) -> tuple[ScheduleError, ...]:
     """Every layer that fits the machine in no tile: resource, demand, bound and lever; nothing is scheduled."""
     layers = make_layers(graph, arch)
@@ -109,11 +124,7 @@ class Search:
 
     def weigh(self, cycles: float, dram: float) -> float:
         """One number for the objective, from cycles of time and cycles that the DRAM port is in use."""
-        if self.objective == "latency":
-            return max(cycles, self._slower * dram) + _BESIDE_LATENCY * dram
-        if self.objective == "energy":
-            return dram + _BESIDE_ENERGY * cycles
-        return cycles + dram
+        return weigh(self.objective, cycles, dram, self._slower)
 
     def last_reader(self, tensor: str) -> int:
         """Number of the last layer that reads a map; -1 if none does."""
@@ -181,7 +192,9 @@ class Search:
                 if (c := costing.candidate(layers, outputs, on_chip, saves, rows, dying=dying, **settings))
                 is not None
             ]
-            worse = bool(found and here) and min(map(self.value, here)) > _HOPELESS * min(map(self.value, found))
+            worse = bool(found and here) and min(map(self.value, here)) > _HOPELESS * min(
+                map(self.value, found)
+            )
             found += here
             if worse and min(c.least_words for c in here) < self.arch.map_words // 16:
                 break  # lower strips only cost more, and need no less than this
