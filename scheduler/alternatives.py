@@ -37,15 +37,15 @@ class Way:
     resident: bool
     chunks: tuple[tuple[str, int], ...]
     part: bool = False
-    """The output goes to DRAM chunk by chunk, and its ring holds a part of the channels."""
+    """Output channels are made chunk by chunk, and rings hold a part of them."""
 
     @classmethod
     def of_group(cls, group: Group, lanes: int) -> Way:
         array = [s for s in group.statements if s.kind in {"conv", "dwc"}]
         resident = group.strips > 1 and any(s.weights == "resident" for s in array)
         chunks = _chunks({s.layer: s.chunk for s in array})
-        last = next(s for s in reversed(group.statements) if s.layer)
-        part = last.ring is not None and last.ring.blocks < blocks(last.shape[2], lanes)
+        made = [(s.ring, s.shape) for s in group.statements if s.layer and s.ring is not None]
+        part = any(ring.blocks < blocks(shape[2], lanes) for ring, shape in made)
         return cls(group.rows, group.cols, group.order, resident, chunks, part)
 
     @classmethod
@@ -53,8 +53,8 @@ class Way:
         array = {layer.name for layer in c.layers if layer.parts}
         resident = c.resident and c.strips.count > 1 and bool(array)
         chunks = _chunks({name: n for name, n in c.chunk.items() if name in array})
-        output = c.layers[-1].output
-        part = c.rings[output].blocks < blocks(graph.tensors[output].shape[2], lanes)
+        made = [layer.output for layer in c.layers]
+        part = any(c.rings[t].blocks < blocks(graph.tensors[t].shape[2], lanes) for t in made)
         return cls(c.rows, c.cols, c.order, resident, chunks, part)
 
 

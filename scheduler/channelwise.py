@@ -90,7 +90,11 @@ def chunked_maps(group: Group, layers: tuple[Layer, ...], arch: Arch) -> frozens
         for s, layer in zip(made, layers, strict=True):
             before = {other.tensor for other in made[: made.index(s)]}
             inside = before.isdisjoint(layer.inputs) if s.chunk else follows(layer, before)
-            if not inside or (s.chunk, s.kind) not in {(0, "vec"), (parts[0].chunk, "conv")} or s.shape[2] != parts[0].shape[2]:
+            if (
+                not inside
+                or (s.chunk, s.kind) not in {(0, "vec"), (parts[0].chunk, "conv")}
+                or s.shape[2] != parts[0].shape[2]
+            ):
                 raise ProgramError(
                     f"{group.name}: {layer.name} cannot go chunk by chunk with {parts[0].layer} (chunk {parts[0].chunk} of "
                     f"{parts[0].shape[2]} channels); give it a group of its own, or rings of all channels"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Set
 
 from ..hwsim.timing import conv_busy, dwc_busy, machine, read_ways, vec_busy
@@ -14,6 +13,7 @@ from ..ir.layout import blocks
 from .candidates import Candidate, Cost, RingNeed, Work
 from .channelwise import goes_by_chunks, joins_chunks, keeps_rows_apart, maps_in_chunks
 from .layers import Layer, Part
+from .residency import resident_pieces, tables_fit
 from .strips import StripGroup, Strips, may_replace, plan_strips
 from .weights import fold_of, parameter_words
 
@@ -25,8 +25,6 @@ DRAM_SHARE = 0.85
 
 _STEP = 40.0
 """Cycles that a step of a group costs beside its busiest engine: starts, tails and tokens between engines (`ir.latency`)."""
-_PIECES = 8
-"""Constants of a group that hardly fit are cut into pieces of at most this part of their memory."""
 _CHUNKS_HELD = 2
 """Chunks of a map that goes to DRAM chunk by chunk: one is made while the one before is saved."""
 
@@ -207,14 +205,16 @@ class Costing:
         replaced: dict[str, str] = {}
         if cols == last[1] and (order == "strips" or part):
             for layer in layers:
-                if layer.output in resident_maps and (source := self._replaced(layers, layer, dying, strips)):
-                    if not part or sum(source in other.inputs for other in layers) == 1:
-                        replaced[layer.output] = source
+                source = (
+                    self._replaced(layers, layer, dying, strips) if layer.output in resident_maps else None
+                )
+                if source and (not part or sum(source in other.inputs for other in layers) == 1):
+                    replaced[layer.output] = source
         work = self._work(layers, strips, cols, order, resident, chunk)
         tiles = -(-last[1] // cols)
         moves = {t: self.move_cycles(t, ring, tiles) for t, ring in rings.items()}
-        pieces = max(self._pieces(layer, chunk) for layer in layers) if part else 1
-        cost = self._cost(layers, strips, cols, work, rings, loads, saves, moves, pieces)
+        times = max(self._pieces(layer, chunk) for layer in layers) if part else 1
+        cost = self._cost(layers, strips, cols, work, rings, loads, saves, moves, times)
         return Candidate(
             layers,
             rows,
@@ -323,7 +323,7 @@ class Costing:
         """Layers that go chunk by chunk, or that others may still join to do so; their tables are on chip at once."""
         key = layers[0].name, len(layers)
         if key not in self._joins:
-            self._joins[key] = joins_chunks(layers, self.graph) and self._tables(layers) < self.arch.weights.tables
+            self._joins[key] = joins_chunks(layers, self.graph) and tables_fit(layers, self.arch)
         return self._joins[key]
 
     def goes_by_chunks(self, layers: tuple[Layer, ...]) -> bool:
@@ -336,45 +336,14 @@ class Costing:
             self._apart[key] = keeps_rows_apart(layers, strips)
         return self._apart[key]
 
-    def _tables(self, layers: tuple[Layer, ...]) -> int:
-        return sum(1 for layer in layers if layer.table is not None or isinstance(layer.op, Table))
-
     def resident_chunks(self, layers: tuple[Layer, ...]) -> dict[str, int] | None:
         """Output blocks an instruction for layers whose constants are better cut, so that a wrap wastes less; None where
         they do not fit at once in any case."""
         key = layers[0].name, len(layers)
         if key not in self._chunked:
-            self._chunked[key] = self._new_chunks(layers)
+            words = [self.weight_words(layer) for layer in layers]
+            self._chunked[key] = resident_pieces(layers, words, self.record_words, self.arch)
         return self._chunked[key]
-
-    def _new_chunks(self, layers: tuple[Layer, ...]) -> dict[str, int] | None:
-        if self._tables(layers) >= self.arch.weights.tables:
-            return None
-        words = [self.weight_words(layer) for layer in layers]
-        chunks: dict[str, int] = {}
-        for axis, size in ((0, self.arch.weight_words), (1, self.arch.depthwise_words)):
-            column = [w[axis] for w in words]
-            if max(column) == 0 or sum(column) + max(column) <= size:
-                continue
-            largest = 0
-            for layer, whole in zip(layers, column, strict=True):
-                piece, count = self._piece(layer, whole, size // _PIECES)
-                largest = max(largest, piece)
-                if piece < whole:
-                    chunks[layer.name] = count
-            if sum(column) + largest > size:
-                return None
-        return chunks
-
-    def _piece(self, layer: Layer, words: int, most: int) -> tuple[int, int]:
-        """Words of a piece of a layer's constants, and its output blocks: whole map blocks, no more words than `most` if
-        that can be."""
-        if words <= most or len(layer.parts) != 1 or layer.parts[0].depthwise:
-            return words, 0
-        record = self.record_words(layer, layer.parts[0])
-        step = self.arch.lanes // math.gcd(self.arch.lanes, self.arch.conv.oc)
-        count = max(1, most // record // step) * step
-        return min(words, count * record), count
 
     def _work(
         self, layers: tuple[Layer, ...], strips: Strips, cols: int, order: str, resident: bool, chunk: dict[str, int]
@@ -430,7 +399,9 @@ class Costing:
         busiest = max(work.busiest, sum(moves[t] for t in loads), sum(moves[t] for t in saves))
         fill = _STEP
         if work.kinds > 1:
-            fill = (work.engines - work.busiest) / max(1, strips.count * pieces) + _STEP * strips.steps * pieces
+            fill = (work.engines - work.busiest) / max(
+                1, strips.count * pieces
+            ) + _STEP * strips.steps * pieces
         return Cost(
             busiest,
             max(busiest, work.engines),

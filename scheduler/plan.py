@@ -217,7 +217,9 @@ class _Planner:
             at[j][after] = replace(cut, computed=1e15, resident=after, first=i, before=cut, candidate=None)
 
     def _value(self, cut: _Cut) -> float:
-        return self.search.weigh(max(cut.computed, cut.loaded), cut.dram) + self.search.weigh(_AHEAD * cut.loaded, 0.0)
+        return self.search.weigh(max(cut.computed, cut.loaded), cut.dram) + self.search.weigh(
+            _AHEAD * cut.loaded, 0.0
+        )
 
     def _after(self, cut: _Cut, c: Candidate, room: int, after: frozenset[str], first: int) -> _Cut:
         """The cut behind a group: LOAD runs ahead of the engines as far as the constants' memories let it."""

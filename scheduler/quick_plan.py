@@ -415,9 +415,15 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
         if single or follow:
             for k in range(count):
                 t = of_run[first_map + k]
-                if not _chunked(net, i, j, t) and not _stays(maps, before, t) and rows_of_ring[rings + k] < maps[t, _H]:
+                if (
+                    not _chunked(net, i, j, t)
+                    and not _stays(maps, before, t)
+                    and rows_of_ring[rings + k] < maps[t, _H]
+                ):
                     twice += _bytes(maps, t)
-        over, over_words = _overs(net, runs, maps, entry, i, j, before, kept, fuse, False) if elementwise else (0, 0)
+        over, over_words = (
+            _overs(net, runs, maps, entry, i, j, before, kept, fuse, False) if elementwise else (0, 0)
+        )
         alone, alone_words = 0, 0
         if over and follow:
             alone, alone_words = _overs(net, runs, maps, entry, i, j, before, kept, fuse, True)
@@ -475,7 +481,9 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                     if not made and _stays(maps, before, t):
                         continue
                     held = maps[t, _BLOCKS]
-                    if _chunked(net, i, j, t) and not (made and last_reader[t] >= j and _stays(maps, kept, t)):
+                    if _chunked(net, i, j, t) and not (
+                        made and last_reader[t] >= j and _stays(maps, kept, t)
+                    ):
                         held = min(held, _CHUNKS_HELD * chunk * m[_OC] // m[_LANES])
                         whole = ring[rings + k]
                         part = whole // maps[t, _BLOCKS] * held
@@ -925,7 +933,17 @@ def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
                             if share_count[q] < 0:
                                 cols = all_table[q, _COLS]
                                 share_count[q], most[q] = _shares(
-                                    p, used, slack, move, all_table[q], i, j, before & read, kept, kind, shares[q]
+                                    p,
+                                    used,
+                                    slack,
+                                    move,
+                                    all_table[q],
+                                    i,
+                                    j,
+                                    before & read,
+                                    kept,
+                                    kind,
+                                    shares[q],
                                 )
                                 most[q] = all_table[q, _WORDS] if cols else most[q]
                                 share_count[q] = share_count[q] if j - i > 1 else 0

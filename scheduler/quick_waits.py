@@ -111,7 +111,9 @@ def waits(actions, reads, chunks, places, blocks, offsets, size):  # type: ignor
     marks, marked = np.zeros((len(blocks), _MARKS, 2), np.int64), np.zeros(len(blocks), np.int64)
     touched = np.zeros((len(places), 5), np.int64)
     latest = np.zeros((len(places), 2), np.int64)
-    turns = np.zeros((len(places), 2, 6), np.int64)  # of a half of a ring: count of each engine at the last read, and the chunk then
+    turns = np.zeros(
+        (len(places), 2, 6), np.int64
+    )  # of a half of a ring: count of each engine at the last read, and the chunk then
     last_read = np.zeros((len(chunks), 5), np.int64)
     arrived = np.zeros(len(chunks), np.int64)
     fills = i = 0

@@ -166,7 +166,9 @@ def _prelu(site: _Site) -> _Draft:
     words = np.zeros(blocks(channels, site.arch.lanes) * site.arch.lanes, np.uint32)
     words[:channels] = op.slope | (op.negative.astype(np.uint32) << np.uint32(31))
     return _Draft(
-        VecOp.PRELU, {**site.a(), "scale": op.positive}, [(site.words("slopes", words), "v_base", site.first * site.arch.lanes)]
+        VecOp.PRELU,
+        {**site.a(), "scale": op.positive},
+        [(site.words("slopes", words), "v_base", site.first * site.arch.lanes)],
     )
 
 

@@ -27,6 +27,7 @@ from tilewright.scheduler import (
     quick_stream,
     quick_unroll,
     quick_waits,
+    residency,
     schedule,
     search,
 )
@@ -134,7 +135,7 @@ def test_kernels_have_the_scheduler_s_constants() -> None:
     assert quick_plan._LEAST_BUSY == search._LEAST_BUSY
     assert quick_plan._QUARTERS == search._CHUNKS
     assert quick_plan._CHUNKS_HELD == quick_place._CHUNKS_HELD == costing._CHUNKS_HELD
-    assert quick_plan._EIGHTH == costing._PIECES
+    assert quick_plan._EIGHTH == residency._PIECES
     assert quick_plan._PER_STEP == costing._STEP
     assert quick_plan._BEAM == plan._BEAM
     assert 1 / quick_plan._SMALL == plan._SMALL
