@@ -30,6 +30,7 @@ LONGER: dict[str, str] = {
     "ir/isa.py": "one table of instruction formats, and its encoder beside it",
     "scheduler/quick_plan.py": "kernels that call each other share a file, as in hwsim/kernel.py",
     "scheduler/quick_place.py": "the same",
+    "scheduler/quick_strips.py": "the same",
     "scheduler/quick_unroll.py": "the same",
 }
 
