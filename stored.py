@@ -63,6 +63,7 @@ def contents(compiled: Compiled) -> dict[str, bytes]:
         "objective": compiled.objective,
         "batch": compiled.batch,
         "options": _asked(compiled.options),
+        "tries": compiled.tries,
         "seed": compiled.seed,
         "source": asdict(compiled.source),
         "segments": segments,
@@ -106,6 +107,7 @@ def load(folder: Path) -> Compiled:
         seed=settings["seed"],
         source=Source(source["where"], source["sha256"], shapes),
         options=Options(**settings["options"]) if settings["options"] else None,
+        tries=settings["tries"],
     )
 
 
