@@ -103,10 +103,13 @@ def _tile(task: Task, part: Part, graph: Graph, arch: Arch) -> _Tile | None:
     h, w, channels = graph.tensors[task.layer.inputs[part.source]].shape
     _, kh, kw, _ = part.weight.shape
     row, pad_top, in_h = window_axis(r0, r1, win.stride[0], win.pad[0], win.span[0], h)
-    fold = fold_of(part, channels, arch.lanes) if source.ring.fold else None
+    fold, sy = fold_of(part, channels, arch.lanes) if source.ring.fold else None, win.stride[0]
     if fold is not None:
         column, pad_left, in_w, kw, sx, dx = c0, 0, c1 - c0, 1, 1, 1
         lead, inputs = 0, fold.words
+    elif source.ring.fold:  # it holds the pixels that are read, alone
+        row, column, in_h, in_w, sy, sx, dx, pad_left = r0, c0, r1 - r0, c1 - c0, 1, 1, 1, 0
+        lead, inputs = part.channels[0] // arch.lanes, blocks(part.channels[1], arch.lanes)
     else:
         column, pad_left, in_w = window_axis(c0, c1, win.stride[1], win.pad[1], win.span[1], w)
         sx, dx = win.stride[1], win.dilation[1]
@@ -115,7 +118,7 @@ def _tile(task: Task, part: Part, graph: Graph, arch: Arch) -> _Tile | None:
         inputs = 0 if part.depthwise else blocks(first % arch.lanes + stop - first, arch.lanes)
     target = part.origin[0] + part.step[0] * r0, part.origin[1] + part.step[1] * c0
     geometry = {
-        "out_h": r1 - r0, "out_w": c1 - c0, "in_h": in_h, "in_w": in_w, "sy": win.stride[0], "sx": sx,
+        "out_h": r1 - r0, "out_w": c1 - c0, "in_h": in_h, "in_w": in_w, "sy": sy, "sx": sx,
         "dy": win.dilation[0], "dx": dx, "pad_top": pad_top, "pad_left": pad_left, "kh": kh, "kw": kw,
         "step_y": part.step[0], "step_x": part.step[1], "diagonal": int(part.depthwise),
     }  # fmt: skip

@@ -14,13 +14,17 @@ __all__ = ["Candidate", "Cost", "RingNeed", "Work"]
 
 @dataclass(frozen=True, slots=True)
 class RingNeed:
-    """What a tensor's ring must be: columns stored, blocks, fewest rows and the rows that hide its producer."""
+    """What a tensor's ring must be: columns stored, blocks, fewest rows and the rows that hide its producer.
+
+    `fold`: words are folded, or only pixels that are read are loaded, of one in `skip` rows.
+    """
 
     width: int
     blocks: int
     rows: int
     slack: int
     fold: bool = False
+    skip: int = 1
 
     def words(self, rows: int) -> int:
         return rows * self.width * self.blocks

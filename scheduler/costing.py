@@ -14,6 +14,7 @@ from .candidates import Candidate, Cost, RingNeed, Work
 from .channelwise import goes_by_chunks, joins_chunks, keeps_rows_apart, maps_in_chunks
 from .layers import Layer, Part
 from .residency import resident_pieces, tables_fit
+from .skipping import loaded_skipping
 from .strips import StripGroup, Strips, may_replace, plan_strips
 from .weights import fold_of, parameter_words
 
@@ -258,6 +259,9 @@ class Costing:
             found = fold_of(layer.parts[0], c, self.lanes)
             assert found is not None
             w, count = self.graph.tensors[layer.output].shape[1] if cols >= width else cols, found.words
+        elif loaded and cols >= width and (skip := loaded_skipping(layers, tensor, self.graph)) != (1, 1):
+            ring, slack = (-(-rows // skip[0]) for rows in (strips.ring[tensor], strips.slack[tensor]))
+            return RingNeed(-(-w // skip[1]), count, ring, slack, True, skip[0])
         elif cols < width:
             w = self._tile_width(layers[0], tensor, cols, width) if loaded else cols
         if part and tensor in maps_in_chunks(layers):
@@ -390,10 +394,10 @@ class Costing:
         tiles = -(-tensors[layers[-1].output].shape[1] // cols)
         traffic = work.weight_bytes + sum(tensors[t].bytes for t in saves)
         for t in loads:
-            shape, size = tensors[t].shape, tensors[t].bytes
+            shape, size = tensors[t].shape, self._moved_bytes(t, rings[t])
             if tiles > 1:
                 size = int(size * work.passes * self._loaded_columns(t, rings[t]) * tiles / max(1, shape[1]))
-            elif rings[t].rows < shape[0] and t not in chunked:
+            elif rings[t].rows * rings[t].skip < shape[0] and t not in chunked:
                 size *= work.passes
             traffic += size
         busiest = max(work.busiest, sum(moves[t] for t in loads), sum(moves[t] for t in saves))
@@ -433,12 +437,17 @@ class Costing:
         key = tensor, need, tiles
         if key not in self._moves:
             shape = self.graph.tensors[tensor].shape
-            words = shape[0] * need.width * need.blocks * tiles
+            words = -(-shape[0] // need.skip) * need.width * need.blocks * tiles
             narrow = need.fold or shape[2] < self.lanes
             self._moves[key] = max(
-                self.graph.tensors[tensor].bytes / self.bandwidth, words / (1 if narrow else self.move)
+                self._moved_bytes(tensor, need) / self.bandwidth, words / (1 if narrow else self.move)
             )
         return self._moves[key]
+
+    def _moved_bytes(self, tensor: str, need: RingNeed) -> int:
+        """Bytes of the rows of a map that come on chip."""
+        h, w, c = self.graph.tensors[tensor].shape
+        return -(-h // need.skip) * w * c
 
     def heights(self, height: int) -> list[int]:
         """All strip heights that matter, high to low: for each number of strips the lowest that gives it.

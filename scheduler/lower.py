@@ -25,6 +25,7 @@ from .constants import Constants
 from .layers import Layer, Part, make_layers
 from .memories import Action, fill_memories
 from .operands import Kept, Rows, Source, Task, padded_runs
+from .skipping import skips
 from .spans import name_groups
 from .strips import Strips, may_replace, plan_strips
 from .transfers import load_instructions, save_instructions
@@ -269,7 +270,7 @@ class _Walk:
         for s in self.group.statements:
             if s.ring is None:
                 continue
-            want = strips.ring[s.tensor]
+            want = -(-strips.ring[s.tensor] // self._skip(s)[0])
             if s.ring.rows < want:
                 raise ProgramError(
                     f"{self.group.name}: the ring of %{s.tensor} holds {s.ring.rows} rows, strips of {self.group.rows} rows "
@@ -310,6 +311,11 @@ class _Walk:
                 first = x0 if s.layer else self._source_columns(s.tensor, x0, x1)[0]
             self.state.rings[s.tensor] = Source(s.ring, first)
 
+    def _skip(self, s: Statement) -> Rows:
+        """Rows and columns of a map from one that is loaded to the next."""
+        loaded = s.kind == "load" and s.ring is not None and s.ring.fold
+        return skips(self._reader(s.tensor), self.graph) if loaded else (1, 1)
+
     def _columns(self, s: Statement) -> int:
         """Columns of the whole map, in the ring's own form."""
         if s.ring is not None and s.ring.fold:
@@ -338,7 +344,8 @@ class _Walk:
             raise ProgramError(f"{self.group.name}: a view stands in a group of its own")
         if s.kind == "load":
             y0, y1 = strips.span(s.tensor, step, s.stage)
-            whole = s.ring is not None and s.ring.rows >= s.shape[0] and self.group.cols >= self.group.width
+            rows = -(-s.shape[0] // self._skip(s)[0])
+            whole = s.ring is not None and s.ring.rows >= rows and self.group.cols >= self.group.width
             if y1 > y0 and (first or not whole):
                 self._load(s, y0, y1, x0, x1, only)
             return

@@ -9,6 +9,7 @@ from ..ir.layout import blocks, tail
 from .layers import Layer
 from .memories import Action
 from .operands import Rows, Source
+from .skipping import skips
 from .weights import fold_of
 
 __all__ = ["load_instructions", "save_instructions"]
@@ -32,6 +33,9 @@ def load_instructions(
 ) -> list[Action]:
     """LOADs of rows and columns of a map (columns of the reader's output where the ring is folded); of channel blocks `span`, or
     all."""
+    skip = skips(reader, graph)
+    if out.ring.fold and skip != (1, 1):
+        return _skipping(tensor, skip, offset, out, rows, index, graph, arch)
     if out.ring.fold:
         return [_folded(tensor, reader, offset, out, rows, cols, index, graph, arch)]
     h, w, channels = graph.tensors[tensor].shape
@@ -42,6 +46,27 @@ def load_instructions(
             Opcode.LOAD, **out.operand("d", rows[0], cols[0], block),
             **_runs(offset + block * arch.lanes * h * w, count, take, h, w, rows, cols),
             width=width, height=rows[1] - rows[0], blocks=count, take=take, step=take, fold=1, row_bytes=width * take,
+        )  # fmt: skip
+        actions.append(Action(row, index, _IFMAP))
+    return actions
+
+
+def _skipping(
+    tensor: str, skip: Rows, offset: int, out: Source, rows: Rows, index: int, graph: Graph, arch: Arch
+) -> list[Action]:
+    """LOADs of the pixels that a strided convolution reads, alone."""
+    h, w, channels = graph.tensors[tensor].shape
+    first, stop = (-(-row // skip[0]) for row in rows)
+    width = -(-w // skip[1])
+    actions = []
+    for block, count, take in _pieces(channels, 0, blocks(channels, arch.lanes), arch.lanes):
+        line = w * take
+        kept = (width - 1) * skip[1] * take + take  # up to the last column that is read
+        base = offset + block * arch.lanes * h * w + first * skip[0] * line
+        row = instruction(
+            Opcode.LOAD, **out.operand("d", first, 0, block), region=Region.MAPS, address=base, run_bytes=kept,
+            runs1=stop - first, stride1=skip[0] * line, runs2=count, stride2=h * line, width=width, height=stop - first,
+            blocks=count, take=take, step=skip[1] * take, fold=1, row_bytes=kept,
         )  # fmt: skip
         actions.append(Action(row, index, _IFMAP))
     return actions
