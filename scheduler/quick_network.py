@@ -23,6 +23,7 @@ from .channelwise import follows
 from .layers import Layer, make_layers
 from .quick_strips import Chain, Runs, runs_of
 from .search import _COUNTS, Options
+from .skipping import skips
 from .weights import fold_of, parameter_words
 
 __all__ = ["FUSE", "LAYER", "MAP", "PART", "Network", "Sizes", "Tiled", "network"]
@@ -224,6 +225,7 @@ def _chain(graph: Graph, layers: tuple[Layer, ...], maps: dict[str, int], memory
         ints([s.engine == Engine.VEC and isinstance(s.op, Add | Mul | Table | PRelu) for s in layers]),
         ints([follows(s, s.inputs) for s in layers]),
         ints([graph.tensors[t].shape[2] for t in maps]),
+        *map(ints, zip(*(skips(s, graph) for s in layers), strict=True)),
     )
 
 

@@ -300,14 +300,15 @@ def _chunked(net, i, j, t):  # type: ignore[no-untyped-def]
 
 @_inner
 def _need(p, i, j, c, k, before, kept, wide, out):  # type: ignore[no-untyped-def]
-    """Fill `out` for map k of a candidate: width, blocks, rows, rows with slack, folded; False where it is there already."""
+    """Fill `out` for map k of a candidate: width, blocks, rows, rows with slack, folded, rows from one that is loaded to the next;
+    False where it is there already."""
     net, runs, sizes = p.net, p.runs, p.sizes
     t, at = runs.maps[runs.run_maps[runs.run_at[j, j - i]] + k], runs.rings[c[_ENTRY]] + k
     made = net.maker[t] >= i and net.maker[t] < j
     if not made and _stays(sizes, before, t):
         return False
     out[0], out[1], out[2], out[3] = sizes.maps[t, _W], sizes.maps[t, _BLOCKS], runs.ring[at], runs.slack[at]
-    out[4] = 0
+    out[4], out[5] = 0, 1
     if made and net.last_reader[t] >= j and _stays(sizes, kept, t):
         out[2] = out[3] = sizes.maps[t, _H]
         return True
@@ -315,6 +316,13 @@ def _need(p, i, j, c, k, before, kept, wide, out):  # type: ignore[no-untyped-de
         out[0], out[1], out[4] = c[_COLS] if c[_COLS] else sizes.maps[t, _FOLD_WIDTH], sizes.maps[t, _FOLD], 1
     elif c[_COLS]:
         out[0] = c[_COLS] if made else wide
+        if not made:  # tiles skip nothing
+            skip = runs.skip_y[runs.run_maps[runs.run_at[j, j - i]] + k]
+            out[2], out[3] = (out[2] - 1) * skip + 1, (out[3] - 1) * skip + 1
+    elif not made:
+        at = runs.run_maps[runs.run_at[j, j - i]] + k
+        out[0], out[5] = _ceil(out[0], runs.skip_x[at]), runs.skip_y[at]
+        out[4] = 1 if runs.skip_y[at] > 1 or runs.skip_x[at] > 1 else 0
     if c[_MODE] >= _CHUNKS and _chunked(net, i, j, t):
         out[1] = min(out[1], _CHUNKS_HELD * c[_CHUNK] * p.m[7] // p.m[6])
     return True
@@ -325,11 +333,12 @@ def _users(p, i, j, c, work, t, kept, fuse, need, user):  # type: ignore[no-unty
     """Fill `user` with the cycles that engines write and read a map in a group; returns the cycles that slack of its ring saves."""
     net, sizes = p.net, p.sizes
     user[:] = 0.0
-    words = sizes.maps[t, _H] * need[0] * need[1]
+    high = _ceil(sizes.maps[t, _H], need[5])
+    words = high * need[0] * need[1]
     if c[_COLS]:
         words *= _ceil(sizes.maps[net.out[j - 1], _W], c[_COLS])
     narrow = need[4] or sizes.maps[t, _C] < p.m[6]
-    size = sizes.maps[t, _H] * sizes.maps[t, _W] * sizes.maps[t, _C]
+    size = high * sizes.maps[t, _W] * sizes.maps[t, _C]
     moved = max(size / p.rate[0], words / (1 if narrow else p.m[11]))
     maker, making, reading = _LOAD, moved, 0.0
     for layer in range(i, j):
@@ -379,7 +388,7 @@ def place(p, steps, at, costs, table, widths, names, fuse):  # type: ignore[no-u
         run = runs.run_at[steps[g, 1], steps[g, 1] - steps[g, 0]]
         groups[g, 7] = count
         count += runs.run_maps[run + 1] - runs.run_maps[run]
-    rings, need = np.zeros((count, 4), np.int64), np.zeros(5, np.int64)
+    rings, need = np.zeros((count, 4), np.int64), np.zeros(6, np.int64)
     holder, index = (
         np.arange(most),
         np.full(most, -1, np.int64),
@@ -407,7 +416,7 @@ def place(p, steps, at, costs, table, widths, names, fuse):  # type: ignore[no-u
             if code:
                 holder[t] = holder[net.ins[net.in_ptr[layer] + code - 1]]
                 continue
-            need[0], need[1], need[4] = sizes.maps[t, _W], sizes.maps[t, _BLOCKS], 0
+            need[0], need[1], need[4], need[5] = sizes.maps[t, _W], sizes.maps[t, _BLOCKS], 0, 1
             _users(p, i, j, c, 0.0, t, after, fuse, need, users[stay])
             row = residents[stay]
             row[_BASE] = sizes.maps[t, _H] * sizes.maps[t, _W] * sizes.maps[t, _BLOCKS]

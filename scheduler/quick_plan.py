@@ -312,6 +312,23 @@ def _moves(m, rate, maps, t, width, blocks, folded):  # type: ignore[no-untyped-
 
 
 @_inner
+def _loaded_bytes(p, at):  # type: ignore[no-untyped-def]
+    """Bytes of a map of a run (`at` in `Runs.maps`) that a LOAD of the whole brings."""
+    maps, t = p.sizes.maps, p.runs.maps[at]
+    return _ceil(maps[t, _H], p.runs.skip_y[at]) * maps[t, _W] * maps[t, _C]
+
+
+@_inner
+def _load_cycles(p, move, at):  # type: ignore[no-untyped-def]
+    """Cycles to bring a map of a run on chip."""
+    maps, t, runs = p.sizes.maps, p.runs.maps[at], p.runs
+    if runs.skip_y[at] == 1 and runs.skip_x[at] == 1:
+        return move[t, 0]
+    words = _ceil(maps[t, _H], runs.skip_y[at]) * _ceil(maps[t, _W], runs.skip_x[at]) * maps[t, _BLOCKS]
+    return max(_loaded_bytes(p, at) / p.rate[0], float(words))
+
+
+@_inner
 def _put(objective, rate, costs, table, n, work, engines, fill, moves, dram, weights, first, held, row):  # type: ignore[no-untyped-def]
     """Candidate n; its number of candidates."""
     if n == len(costs):
@@ -385,8 +402,8 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
             touch[touched, 0], touch[touched, 1] = k, _words(maps, t) if made else 0
             touched += 1
         elif not made:
-            loaded += _bytes(maps, t)
-            load_moves += move[t, 0]
+            loaded += _loaded_bytes(p, first_map + k)
+            load_moves += _load_cycles(p, move, first_map + k)
     moves = max(load_moves, save_moves)
     out_blocks = maps[out, _BLOCKS]
     too_wide = net.reduces[j - 1] and out_blocks > m[_SUMS]
@@ -418,9 +435,9 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                 if (
                     not _chunked(net, i, j, t)
                     and not _stays(maps, before, t)
-                    and rows_of_ring[rings + k] < maps[t, _H]
+                    and rows_of_ring[rings + k] * runs.skip_y[first_map + k] < maps[t, _H]
                 ):
-                    twice += _bytes(maps, t)
+                    twice += _loaded_bytes(p, first_map + k)
         over, over_words = (
             _overs(net, runs, maps, entry, i, j, before, kept, fuse, False) if elementwise else (0, 0)
         )
@@ -489,7 +506,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                         part = whole // maps[t, _BLOCKS] * held
                         least -= whole - part
                         wide -= (1 if whole > operand else 0) - (1 if part > operand else 0)
-                    cycles = move[t, 0] if not made else move[t, 1]
+                    cycles = _load_cycles(p, move, first_map + k) if not made else move[t, 1]
                     if held < maps[t, _BLOCKS]:
                         cycles = _moves(m, rate, maps, t, maps[t, _W], held, False)
                     if not made:
@@ -565,7 +582,8 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                 wide = columns
             loaded += _bytes(maps, t) * columns * tiles // max(1, maps[t, _W])
             load_moves += _moves(m, rate, maps, t, wide * tiles, deep, fold)
-            here_words = rows_of_ring[ring_at[entry] + k] * wide * deep
+            skip = runs.skip_y[first_map + k]  # which tiles do not
+            here_words = ((rows_of_ring[ring_at[entry] + k] - 1) * skip + 1) * wide * deep
             words += here_words
             ok = ok and here_words <= operand
         if not ok:
@@ -641,7 +659,7 @@ def _shares(p, used, slack, move, c, i, j, before, kept, kind, out):  # type: ig
             if inside and over and over >> 2 * (maker[t] - i) & 3:
                 continue
             stays = inside and _stays(maps, kept, t)
-            words, moved = _words(maps, t) if stays else slack[rings + k], move[t, 0]
+            words, moved = _words(maps, t) if stays else slack[rings + k], _load_cycles(p, move, first + k)
             if mode >= _CHUNKS and not stays and _chunked(net, i, j, t):
                 held = min(maps[t, _BLOCKS], _CHUNKS_HELD * c[_CHUNK] * m[_OC] // m[_LANES])
                 words = words // maps[t, _BLOCKS] * held

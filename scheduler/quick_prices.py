@@ -236,6 +236,8 @@ def ring_words(net, runs, maps, operand):  # type: ignore[no-untyped-def]
                     line = maps[t, 1] * maps[t, 3]
                     if maps[t, 4] and not (j - n <= net.maker[t] < j):
                         line = maps[t, 5] * maps[t, 4]
+                    elif runs.skip_x[first + k] > 1:
+                        line = -(-maps[t, 1] // runs.skip_x[first + k]) * maps[t, 3]
                     words[at], slack[at] = runs.ring[at] * line, runs.slack[at] * line
                     total[entry, 0] += words[at]
                     total[entry, 1] += 1 if words[at] > operand else 0

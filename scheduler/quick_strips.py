@@ -44,6 +44,8 @@ class Chain(NamedTuple):
     follows : (layers,)
         Keeps channels apart, as of `channelwise.follows`.
     channels : (maps,)
+    skip_y, skip_x : (layers,)
+        Rows and columns from one that a layer reads to the next, as of `skipping`.
     """
 
     engine: _Ints
@@ -61,6 +63,8 @@ class Chain(NamedTuple):
     elementwise: _Ints
     follows: _Ints
     channels: _Ints
+    skip_y: _Ints
+    skip_x: _Ints
 
 
 class Runs(NamedTuple):
@@ -92,6 +96,8 @@ class Runs(NamedTuple):
         1 where layers can join that go chunk by chunk, 2 where these do, as of `channelwise`, if convolutions have one part.
     apart : (entries,)
         No layer that follows reads rows of a strip before its own.
+    skip_y, skip_x : (...,)
+        Rows and columns from one of `maps` that is loaded to the next; `ring` and `slack` count those.
     """
 
     run_at: _Ints
@@ -111,6 +117,8 @@ class Runs(NamedTuple):
     over: _Ints
     joins: _Ints
     apart: _Ints
+    skip_y: _Ints
+    skip_x: _Ints
 
 
 _inner = njit(
@@ -341,7 +349,7 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
     run_at = np.full((layers + 1, fuse + 1), -1, np.int64)
     start = np.zeros(1, np.int64)
     run_maps, run_entries, maps, over = start.copy(), start.copy(), start.copy(), start.copy()
-    kinds, joins, apart = start.copy(), start.copy(), start.copy()
+    kinds, joins, apart, skip_y, skip_x = start.copy(), start.copy(), start.copy(), start.copy(), start.copy()
     rows_, strips_, steps_, rings = start.copy(), start.copy(), start.copy(), start.copy()
     ring_, slack_, tiles, tile, times = start.copy(), start.copy(), start.copy(), start.copy(), start.copy()
     runs = entries = n_maps = n_rings = n_tiles = 0
@@ -356,11 +364,16 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
             joins[runs] = _joins(net, i, j, run) if j - i > 1 else 0
             fewest = 1 if joins[runs] == 2 else 2
             maps, kinds = _grown(maps, n_maps + n), _grown(kinds, n_maps + n)
+            skip_y, skip_x = _grown(skip_y, n_maps + n), _grown(skip_x, n_maps + n)
             maps[n_maps : n_maps + n] = run.maps[:n]
             for k in range(n):
                 made = net.engine[net.maker[run.maps[k]]] if run.made[k] else 0
                 read = net.engine[run.layer[run.reader[k]]] if run.reader[k + 1] > run.reader[k] else -2
                 kinds[n_maps + k] = made * 8 + read + 2
+                skip_y[n_maps + k] = skip_x[n_maps + k] = 1
+                if not run.made[k] and run.reader[k + 1] - run.reader[k] == 1:
+                    only = run.layer[run.reader[k]]
+                    skip_y[n_maps + k], skip_x[n_maps + k] = net.skip_y[only], net.skip_x[only]
             n_maps += n
             driver = net.ins[net.in_ptr[j - 1]] if net.reduces[j - 1] else net.out[j - 1]
             height, before = net.height[driver], -1
@@ -386,7 +399,9 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
                 apart[entries] = _apart(net, run, n, count) if joins[runs] == 2 else 0
                 ring_, slack_ = _grown(ring_, n_rings + n), _grown(slack_, n_rings + n)
                 for k in range(n):
-                    ring_[n_rings + k], slack_[n_rings + k] = _ring(net, run, k, count, count + last)
+                    least, most = _ring(net, run, k, count, count + last)
+                    skip = skip_y[n_maps - n + k]
+                    ring_[n_rings + k], slack_[n_rings + k] = _ceil(least, skip), _ceil(most, skip)
                 n_rings += n
                 tiles, over = _grown(tiles, (entries + 1) * fuse + 1), _grown(over, (entries + 1) * fuse)
                 for layer in range(i, i + fuse):
@@ -423,6 +438,7 @@ def runs_of(net, fuse, counts, steps):  # type: ignore[no-untyped-def]
         run_at, run_maps[: runs + 1], run_entries[: runs + 1], maps[:n_maps], rows_[:entries], strips_[:entries],
         steps_[:entries], rings[: entries + 1], ring_[:n_rings], slack_[:n_rings], tiles[: entries * fuse + 1],
         tile[:n_tiles], times[:n_tiles], kinds[:n_maps], over[: entries * fuse], joins[:runs], apart[:entries],
+        skip_y[:n_maps], skip_x[:n_maps],
     )  # fmt: skip
 
 

@@ -55,7 +55,8 @@ _L_FUNC, _L_KH, _L_KW, _L_SX, _L_DX, _L_BROADCAST, _L_BILINEAR, _L_TABLE, _L_LOO
 class _Out(NamedTuple):
     """A stream in the making: arrays with room, and how far each is filled (`at`: kinds, actions, reads, chunks, places).
 
-    `begin` is the first kind of the present group; `ring` the rings of maps in force, `place` their places; `chunk` output
+    `begin` is the first kind of the present group; `ring` the rings of maps in force, `place` their places, `skip` rows and columns
+    from one of them to the next; `chunk` output
     blocks an instruction of each layer (0: all); `kept` chunks that stay: of parts by their first output block, of tables in a
     drain, of constants of VEC (-1: none); `seen` scratch, an entry a bank.
     """
@@ -69,6 +70,7 @@ class _Out(NamedTuple):
     begin: _Ints
     ring: _Ints
     place: _Ints
+    skip: _Ints
     chunk: _Ints
     kept_at: _Ints
     kept: _Ints
@@ -277,6 +279,11 @@ def _loads(out, net, sizes, site, layer, t, low, high, m, row):  # type: ignore[
     rest = size[_M_C] - lanes * (size[_M_BLOCKS] - 1)
     full = size[_M_BLOCKS] if rest == lanes else size[_M_BLOCKS] - 1
     row[_WIDTH], row[_FOLD] = right - left, 1
+    skip_y, skip_x = out.skip[t]
+    low, high = _ceil(low, skip_y), _ceil(high, skip_y)
+    row[_HEIGHT], row[_WIDTH] = high - low, _ceil(right - left, skip_x)
+    columns = (row[_WIDTH] - 1) * skip_x + 1 if skip_x > 1 or skip_y > 1 else right - left
+    lines = high - low if skip_x > 1 or skip_y > 1 else lines
     if not _chunked(net, site, t):
         site = _Site(
             site.group, site.first, site.stop, _STREAMED, 0, site.resident, site.turn, site.x0, site.x1, site.tiled
@@ -285,8 +292,8 @@ def _loads(out, net, sizes, site, layer, t, low, high, m, row):  # type: ignore[
     whole = max(0, min(b1, full) - b0)
     for blocks, take, done in ((whole, lanes, b0 + whole), (b1 - b0 - whole, rest, b1)):
         if blocks > 0:
-            row[_BLOCKS], row[_TAKE], row[_STEP] = blocks, take, take
-            row[_RUN_BYTES] = (high - low) * (right - left) * blocks * take
+            row[_BLOCKS], row[_TAKE], row[_STEP] = blocks, take, take * skip_x
+            row[_RUN_BYTES] = (high - low) * columns * blocks * take
             ports = _mask(_groups(out, t, low, high, done - blocks, done, m))
             _emit(out, site, _LOAD, row, t, low, high, done, -1, -1, lines * blocks, ports)
 
@@ -371,6 +378,8 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
             row[_LANE0], row[_BLOCKS] = first % m[_LANES], max(part[_P_INPUTS], 1)
             if part[_P_FOLD]:
                 row[_KW] = row[_SX] = row[_DX] = 1
+            if out.skip[source, 0] > 1 or out.skip[source, 1] > 1:
+                row[_SY] = row[_SX] = 1
             done = made[_M_BLOCKS] if final and b1 == part[_P_COUNT] else (first + row[_OUT_C]) // m[_LANES]
             written = _groups(
                 out, t, low, high, first // m[_LANES], (first + row[_OUT_C] - 1) // m[_LANES] + 1, m
@@ -417,6 +426,7 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
                 ports,
             )
             y0, y1 = net.first[net.reach_ptr[e] + low], net.stop[net.reach_ptr[e] + high - 1]
+            y0, y1 = _ceil(y0, out.skip[source, 0]), _ceil(y1, out.skip[source, 0])
             x0, x1 = 0, out.ring[source, _R_BLOCKS]
             if deep:
                 x0, x1 = b0, b1
@@ -524,7 +534,7 @@ def unroll(net, runs, sizes, steps, groups, rings, rows, chunk_of, m, arrays):  
     out = _Out(
         arrays.fields, arrays.actions, arrays.reads, arrays.chunks, arrays.places, ints[:5], ints[5:],
         np.zeros((len(net.height), 4), np.int64), np.zeros(len(net.height), np.int64),
-        chunk_of, kept_at, np.full(kept_at[-1] + 1, -1, np.int64), none.copy(), none.copy(), np.zeros(m[_BANKS], np.int64),
+        np.ones((len(net.height), 2), np.int64), chunk_of, kept_at, np.full(kept_at[-1] + 1, -1, np.int64), none.copy(), none.copy(), np.zeros(m[_BANKS], np.int64),
     )  # fmt: skip
     place = np.zeros(len(net.height), np.int64)
     row = np.zeros(arrays.fields.shape[1], np.int64)
@@ -540,6 +550,10 @@ def unroll(net, runs, sizes, steps, groups, rings, rows, chunk_of, m, arrays):  
             if not made and _stays(sizes, before, t):
                 continue
             out.ring[t] = rings[groups[g, _G_RINGS] + place[t]]
+            out.skip[t] = 1
+            if not made and groups[g, _G_COLS] == sizes.maps[net.out[j - 1], _M_W]:
+                at = runs.run_maps[runs.run_at[j, j - i]] + place[t]
+                out.skip[t, 0], out.skip[t, 1] = runs.skip_y[at], runs.skip_x[at]
             if made and over >> 2 * (net.maker[t] - i) & 3:
                 layer = net.maker[t]
                 out.place[t] = out.place[net.ins[net.in_ptr[layer] + (over >> 2 * (layer - i) & 3) - 1]]
@@ -596,7 +610,7 @@ def _fetch(out, net, sizes, site, step, begin, need, stage, count, place, before
         if not fresh or strip < 0 or strip >= count:
             continue
         at = begin[1] + place[t] * (count + 1) + strip
-        whole = out.ring[t, _R_ROWS] >= net.height[t] and not site.tiled and part <= 0
+        whole = out.ring[t, _R_ROWS] * out.skip[t, 0] >= net.height[t] and not site.tiled and part <= 0
         if need[at + 1] > need[at] and not (site.turn and whole):
             _loads(out, net, sizes, site, layer, t, need[at], need[at + 1], m, row)
 
