@@ -104,15 +104,10 @@ WHY = {
     (
         "256 KiB",
         "resnet50",
-    ): "weights and maps are both larger than their memories from 28 x 28 on, and one of them comes again: 3 x 3 "
-    "kernels over 512 channels take 73 KiB for a single block of 16 output channels. Above all, a convolution that goes chunk by "
-    "chunk over its output channels is a group of its own: the addition behind it is not fused, and its map goes out and in. Fusing "
-    "the addition into the chunks would spare about 10 MB.",
-    (
-        "256 KiB",
-        "vgg16",
-    ): "the maps of 3 x 3 convolutions over 512 channels at 28 x 28 are 392 KiB each way and their weights "
-    "2.3 MB: with 160 KiB of maps the weights come once for each of several strips.",
+    ): "weights and maps are both larger than their memories from 28 x 28 on, and one of them comes again. A block at 14 x 14 has "
+    "196 KiB of maps at its ends, more than the 160 KiB that hold maps, so they go out and in for each convolution and addition that "
+    "reads them (0.6 MB a block), and the weights of its first convolution come twice, for each half of that map. 3 x 3 kernels over "
+    "512 channels take 73 KiB for a single block of 16 output channels, so weights cannot have less than 88 KiB.",
     (
         "cycles",
         "mobilenet_v2",
