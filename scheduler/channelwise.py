@@ -1,7 +1,8 @@
 """Groups that go chunk by chunk over channels: convolutions, and behind them layers that keep channels apart.
 
-Where maps and weights are both larger than their memories, a convolution makes some output channels at a time. An addition
-or a pooling behind it needs no others, so it follows at once, chunk by chunk, and the map between never goes to DRAM.
+Where maps and weights are both larger than their memories, a convolution makes some output channels at a time. An addition, a
+pooling or a depthwise convolution behind it needs no others, so it follows at once, chunk by chunk, and the map between is
+never whole.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["chunked_maps", "follows", "goes_by_chunks", "joins_chunks", "keeps_r
 def goes_by_chunks(layers: tuple[Layer, ...], graph: Graph) -> bool:
     """Whether the layers can run chunk by chunk over the output channels of the first: whole convolutions of maps from outside,
     and layers that follow them."""
-    return joins_chunks(layers, graph) and layers[-1].engine == Engine.VEC
+    return joins_chunks(layers, graph) and layers[-1].engine != Engine.CONV
 
 
 def joins_chunks(layers: tuple[Layer, ...], graph: Graph) -> bool:
@@ -43,14 +44,17 @@ def joins_chunks(layers: tuple[Layer, ...], graph: Graph) -> bool:
 
 def follows(layer: Layer, made: Iterable[str]) -> bool:
     """Whether the layer reads one of these maps, and of every input only the channels that it makes."""
-    apart = isinstance(layer.op, (Add, Mul, PRelu, Pool, Table)) and not layer.reduces
-    return layer.engine == Engine.VEC and apart and not set(made).isdisjoint(layer.inputs)
+    if layer.engine == Engine.DWC:
+        apart = len(layer.parts) == 1
+    else:
+        apart = layer.engine == Engine.VEC and isinstance(layer.op, (Add, Mul, PRelu, Pool, Table))
+    return apart and not layer.reduces and not set(made).isdisjoint(layer.inputs)
 
 
 def maps_in_chunks(layers: tuple[Layer, ...]) -> frozenset[str]:
     """Maps that come chunk by chunk: all that are made here, and what only layers that follow read."""
     made = {layer.output for layer in layers}
-    whole = {t for layer in layers if layer.engine != Engine.VEC for t in layer.inputs}
+    whole = {t for layer in layers if layer.engine == Engine.CONV for t in layer.inputs}
     return frozenset(made | {t for layer in layers for t in layer.inputs} - whole)
 
 
@@ -87,14 +91,12 @@ def chunked_maps(group: Group, layers: tuple[Layer, ...], arch: Arch) -> frozens
     if not parts or not (cut or group.order == "chunks"):
         return frozenset()
     if len(made) > 1:
+        size = parts[0].chunk
+        chunk = {"conv": size, "dwc": size * arch.conv.oc // arch.lanes, "vec": 0}
         for s, layer in zip(made, layers, strict=True):
             before = {other.tensor for other in made[: made.index(s)]}
-            inside = before.isdisjoint(layer.inputs) if s.chunk else follows(layer, before)
-            if (
-                not inside
-                or (s.chunk, s.kind) not in {(0, "vec"), (parts[0].chunk, "conv")}
-                or s.shape[2] != parts[0].shape[2]
-            ):
+            inside = before.isdisjoint(layer.inputs) if s.kind == "conv" else follows(layer, before)
+            if not inside or s.chunk != chunk.get(s.kind) or s.shape[2] != parts[0].shape[2]:
                 raise ProgramError(
                     f"{group.name}: {layer.name} cannot go chunk by chunk with {parts[0].layer} (chunk {parts[0].chunk} of "
                     f"{parts[0].shape[2]} channels); give it a group of its own, or rings of all channels"

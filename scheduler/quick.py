@@ -21,7 +21,7 @@ from ..ir.arch import Arch
 from ..ir.board import Board
 from ..ir.errors import ScheduleError
 from ..ir.graph import Graph
-from ..ir.isa import COLUMNS, FETCH_BYTES, WORD_BYTES, Opcode
+from ..ir.isa import COLUMNS, FETCH_BYTES, WORD_BYTES, Engine, Opcode
 from ..ir.latency import (
     BURST_INTERVAL,
     DISPATCH,
@@ -183,6 +183,8 @@ def _plan(net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Ob
             pieces(problem, i, stop, chunk)
         else:
             chunk[i:stop] = one
+            if stop - i > 1:
+                chunk[i:stop][net.chain.engine[i:stop] == Engine.DWC] = one * arch.conv.oc // arch.lanes
     real = groups[:, GROUP.index("entry")] >= 0
     return _Planned(np.ascontiguousarray(steps[real]), np.ascontiguousarray(groups[real]), words_of, chunk)
 

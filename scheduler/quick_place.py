@@ -27,7 +27,7 @@ _CHUNKS, _CHUNKS_HELD = 2, 2
 _H, _W, _C, _BLOCKS, _FOLD, _FOLD_WIDTH, _BIT = 0, 1, 2, 3, 4, 5, 11
 # Columns of a place: words, first and last group of layers, map.
 _BASE, _STOP, _FIRST, _LAST, _MAP = range(5)
-_LOAD, _VEC, _SAVE = 0, 3, 4
+_LOAD, _CONV, _SAVE = 0, 1, 4
 
 
 _inner = njit(
@@ -293,7 +293,7 @@ def _chunked(net, i, j, t):  # type: ignore[no-untyped-def]
         return True
     for layer in range(i, j):
         for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-            if net.ins[e] == t and net.engine[layer] != _VEC:
+            if net.ins[e] == t and net.engine[layer] == _CONV:
                 return False
     return True
 

@@ -220,13 +220,24 @@ def _common(net, chunks, i, j, total):  # type: ignore[no-untyped-def]
 
 
 @_inner
+def _deep_chunk(p, i, j):  # type: ignore[no-untyped-def]
+    """The array's output blocks whose depthwise weights fit half of their memory, of all depthwise layers."""
+    sizes, m, least = p.sizes, p.m, 1 << 30
+    for layer in range(i, j):
+        if p.net.engine[layer] == _DWC:
+            taken = sizes.layers[layer, _L_DEEP] // sizes.maps[p.net.out[layer], _BLOCKS]
+            least = min(least, m[_DEEP_WORDS] // 2 // taken * m[_LANES] // m[_OC])
+    return least
+
+
+@_inner
 def _chunked(net, i, j, t):  # type: ignore[no-untyped-def]
     """Whether a map of layers i..j-1 comes chunk by chunk where these do, as of `channelwise.maps_in_chunks`."""
     if net.maker[t] >= i and net.maker[t] < j:
         return True
     for layer in range(i, j):
         for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-            if net.ins[e] == t and net.engine[layer] != _VEC:
+            if net.ins[e] == t and net.engine[layer] == _CONV:
                 return False
     return True
 
@@ -411,6 +422,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
     aligned = sizes.part_ptr[i + 1] - sizes.part_ptr[i] == 1
     unit = m[_LANES] if net.engine[i] == _DWC else m[_OC]
     follow = not single and _joins(p, run, i, j) == 2
+    cap = _deep_chunk(p, i, j) // step * step if follow else 1 << 30
     usual, largest = _common(net, chunks, i, j, _ceil(maps[out, _C], m[_OC]))
     usual = usual if follow else chunks[i, 0]
     row = np.zeros(7, np.int64)
@@ -473,6 +485,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
                     seen = _ceil(maps[out, _C], m[_OC]) <= step
                 else:
                     seen = (size > 0 and chunk == usual) or option > (3 if strips == 1 else 5)
+                chunk = min(chunk, cap)
                 if seen or not (chunk > 0 and aligned and chunk * m[_OC] % m[_LANES] == 0):
                     continue
                 if thin or (option == 2 and strips > 1):

@@ -315,7 +315,7 @@ def _joins(net, i, j, run):  # type: ignore[no-untyped-def]
         fits = inside == 0 if net.engine[layer] == _CONV else inside > 0 and net.follows[layer]
         if not fits or net.channels[net.out[layer]] != channels:
             return 0
-    return 2 if net.engine[j - 1] == _VEC else 1
+    return 2 if net.engine[j - 1] != _CONV else 1
 
 
 @_inner
@@ -324,7 +324,7 @@ def _apart(net, run, n, count):  # type: ignore[no-untyped-def]
     for k in range(n):
         chunked = True
         for r in range(run.reader[k], run.reader[k + 1]):
-            chunked = chunked and (run.made[k] == 1 or net.engine[run.layer[r]] == _VEC)
+            chunked = chunked and (run.made[k] == 1 or net.engine[run.layer[r]] != _CONV)
         for r in range(run.reader[k], run.reader[k + 1]):
             for strip in range(1, count):
                 if chunked and _low(net, run, k, r, strip, count) < run.need[k, strip]:

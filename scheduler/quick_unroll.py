@@ -256,7 +256,7 @@ def _chunked(net, site, t):  # type: ignore[no-untyped-def]
         return True
     for layer in range(site.first, site.stop):
         for e in range(net.in_ptr[layer], net.in_ptr[layer + 1]):
-            if net.ins[e] == t and net.engine[layer] != _VEC:
+            if net.ins[e] == t and net.engine[layer] == _CONV:
                 return False
     return True
 
@@ -431,13 +431,14 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
             if deep:
                 x0, x1 = b0, b1
             elif part[_P_DEPTHWISE]:
-                x0, x1 = b0 * m[_OC] // m[_LANES], _ceil(b1 * m[_OC], m[_LANES])
+                x0 = b0 * m[_OC] // m[_LANES]
+                x1 = min(_ceil(b1 * m[_OC], m[_LANES]), out.ring[source, _R_BLOCKS])
             _read(
                 out,
                 source,
                 y0,
                 y1,
-                _mask(_groups(out, source, y0, y1, x0, min(x1, out.ring[source, _R_BLOCKS]), m)),
+                _mask(_groups(out, source, y0, y1, x0, x1, m)),
             )
         b0 = b1
 

@@ -248,11 +248,26 @@ class Search:
         else:
             tried = [(usual, False, "strips"), (thin, False, "strips")]
             tried += [(size, True, "chunks") for size in dict.fromkeys((usual, largest))]
+        deep = [layer for layer in layers if layer.engine == Engine.DWC]
+        most = min(map(self._deep_chunk, deep), default=1 << 30) // least * least
+        oc, lanes = self.arch.conv.oc, self.arch.lanes
         return [
-            {"resident": stay, "order": order, "chunk": {layer.name: size for layer in convs}, "part": True}
-            for size, stay, order in tried
+            {
+                "resident": stay,
+                "order": order,
+                "chunk": {
+                    layer.name: size * oc // lanes if layer in deep else size for layer in convs + deep
+                },
+                "part": True,
+            }
+            for size, stay, order in ((min(size, most), stay, order) for size, stay, order in tried)
             if all(self._aligned(layer, size) for layer in convs)
         ]
+
+    def _deep_chunk(self, layer: Layer) -> int:
+        """The array's output blocks whose depthwise weights fit half of their memory."""
+        taken = self.costing.weight_words(layer)[1] // blocks(len(layer.parts[0].bias), self.arch.lanes)
+        return self.arch.depthwise_words // 2 // taken * self.arch.lanes // self.arch.conv.oc
 
     def _aligned(self, layer: Layer, chunk: int) -> bool:
         """Chunks of output channels that are whole map blocks and one part: they can be saved one by one."""
