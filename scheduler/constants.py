@@ -63,7 +63,7 @@ class Constants:
         return self.chunk(
             key,
             lambda: np.asarray(values, np.int8).view(np.uint8),
-            task.kept,
+            task.tables,
             Memory.TABLES,
             task.index,
             words=1,

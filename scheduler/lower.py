@@ -373,6 +373,7 @@ class _Walk:
                 only,
                 kept,
                 None if layer.parts else self._span(s.tensor, only),
+                self.resident,
             )
             self.out += self._compute(task)
 

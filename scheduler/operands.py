@@ -66,6 +66,8 @@ class Task:
         The one output chunk to make; None makes all.
     span : (first, stop) or None
         Channel blocks to make of a layer without weights; None makes all.
+    tables : Kept or None
+        Where lookup tables stay, which are small; the same.
     kept : Kept or None
         Where the statement's constants stay; None loads them for each use.
     """
@@ -80,6 +82,7 @@ class Task:
     only: int | None
     kept: Kept | None
     span: Rows | None = None
+    tables: Kept | None = None
 
 
 def window_axis(low: int, high: int, stride: int, pad: int, span: int, size: int) -> tuple[int, int, int]:

@@ -409,7 +409,7 @@ def _part(out, net, sizes, site, p, low, high, m, row):  # type: ignore[no-untyp
             last = deep or row[_LAST] == 1
             if looks_up and table < 0 and last:
                 table = _fill(out, _TABLES, 1, 256, 1, 256)
-                out.kept_table[layer] = table if site.resident else -1
+                out.kept_table[layer] = table
             ports = _mask(written) if last else 0
             _emit(
                 out,

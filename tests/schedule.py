@@ -97,12 +97,6 @@ weights and biases, maps out, decoded from its instruction stream."""
 WHY = {
     (
         "256 KiB",
-        "mobilenet_v2",
-    ): "the weights come once; what is above the bound are maps of the blocks at 112 x 112 and 56 x 56. Their "
-    "rows are wide, and strips of the expanded maps do not fit 160 KiB beside the block's input, so some blocks are cut in two and the "
-    "map between goes to DRAM and back. With 192 KiB of maps it is less, at the cost of networks with wide kernels.",
-    (
-        "256 KiB",
         "resnet50",
     ): "weights and maps are both larger than their memories from 28 x 28 on, and one of them comes again. A block at 14 x 14 has "
     "196 KiB of maps at its ends, more than the 160 KiB that hold maps, so they go out and in for each convolution and addition that "

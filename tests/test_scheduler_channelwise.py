@@ -28,7 +28,7 @@ OVERLAPPING = Window((3, 3), (2, 2), pad=(1, 1, 1, 1))
 
 
 def _block(*kinds: str, size: int = 16, seed: int = 1, channels: int = CHANNELS, kernel: int = 1) -> Graph:
-    """A convolution, or two, and what follows: `add` takes another map, `sum` the two convolutions."""
+    """A convolution, or two, and what follows: `add` takes another map, `sum` the two convolutions; `deep` is depthwise."""
     b = GraphBuilder(seed, "f32")
     x, shortcut = b.input((size, size, channels)), b.input((size, size, channels))
     edge = kernel // 2
@@ -41,6 +41,8 @@ def _block(*kinds: str, size: int = 16, seed: int = 1, channels: int = CHANNELS,
             t = b.add(before, t)
         elif kind == "add":
             t = b.add(t, shortcut)
+        elif kind == "deep":
+            t = b.conv(t, channels, (3, 3), (1, 1), (1, 1, 1, 1), groups=channels)
         elif kind == "gate":
             t = b.mul(t, b.input((1, 1, channels)))
         elif kind == "halves":
@@ -59,9 +61,9 @@ def _block(*kinds: str, size: int = 16, seed: int = 1, channels: int = CHANNELS,
 
 BLOCKS = (
     ("add",), ("add", "prelu"), ("halves",), ("overlapping",), ("average",), ("prelu", "halves"), ("table", "add"),
-    ("conv", "sum"), ("conv", "sum", "overlapping"), ("gate", "add"),
+    ("conv", "sum"), ("conv", "sum", "overlapping"), ("gate", "add"), ("deep",), ("deep", "add"), ("prelu", "deep", "table"),
 )  # fmt: skip
-SPARED = (("add",), ("halves",), ("overlapping",), ("average",), ("prelu", "halves"))
+SPARED = (("add",), ("halves",), ("overlapping",), ("average",), ("prelu", "halves"), ("deep",))
 """Those that the search fuses on `SMALL`, whose memories hold one map of theirs and a ninth of the weights."""
 
 
