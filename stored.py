@@ -62,6 +62,7 @@ def contents(compiled: Compiled) -> dict[str, bytes]:
         "dram": compiled.dram,
         "objective": compiled.objective,
         "batch": compiled.batch,
+        "tries": compiled.tries,
         "options": _asked(compiled.options),
         "seed": compiled.seed,
         "source": asdict(compiled.source),
@@ -106,6 +107,7 @@ def load(folder: Path) -> Compiled:
         seed=settings["seed"],
         source=Source(source["where"], source["sha256"], shapes),
         options=Options(**settings["options"]) if settings["options"] else None,
+        tries=settings["tries"],
     )
 
 
