@@ -305,19 +305,26 @@ class Compiled:
         """
         board = board or self.board
         memory = dram or (self.dram if board == self.board else f"banked:{board.dram}")
-        aim = objective or self.objective
+        new = replace(
+            self,
+            arch=arch,
+            board=board,
+            dram=memory,
+            objective=objective or self.objective,
+            options=options or self.options,
+            tries=self.tries if tries is None else tries,
+        )
         plans = plan_segments(
             self.model,
             arch,
             dram=memory,
-            objective=aim,
-            options=options or self.options,
+            objective=new.objective,
+            options=new.options,
             batch=self.batch if batch is None else batch,
-            tries=self.tries if tries is None else tries,
+            tries=new.tries,
             on_stage=on_stage,
         )
-        asked = {"options": options or self.options, "tries": self.tries if tries is None else tries}
-        return replace(self, arch=arch, board=board, dram=memory, objective=aim, plans=plans, **asked)
+        return replace(new, plans=plans)
 
     def with_dram(self, dram: str) -> Compiled:
         """The same programs with another memory behind them.

@@ -62,6 +62,7 @@ def contents(compiled: Compiled) -> dict[str, bytes]:
         "dram": compiled.dram,
         "objective": compiled.objective,
         "batch": compiled.batch,
+        "tries": compiled.tries,
         "options": _asked(compiled.options),
         "tries": compiled.tries,
         "seed": compiled.seed,

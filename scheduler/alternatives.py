@@ -178,13 +178,14 @@ class Alternatives:
         known: Alternatives | None = None,
     ) -> None:
         self.plan, self.tiling = plan, plan.tiling
-        if known is not None:
-            self.layers, self.search = known.layers, known.search
-        else:
-            self.layers = _layers(plan)
-            self.search = Search(
+        self.layers: tuple[Layer, ...] = known.layers if known is not None else _layers(plan)
+        self.search: Search = (
+            known.search
+            if known is not None
+            else Search(
                 plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, options or Options()
             )
+        )
         self._at = {layer.name: n for n, layer in enumerate(self.layers)}
         self.runs = [self._run(group) for group in self.tiling.groups]
 
