@@ -340,25 +340,11 @@ class Compiled:
         return replace(self, dram=dram)
 
     def with_cores(self, cores: int) -> Compiled:
-        """The same programs for a design of so many of these cores.
+        """The same programs for a design of so many of these cores; ArchError where it cannot have them."""
+        from .simulated import of_design
 
-        Raises
-        ------
-        ArchError
-            A number of cores that cannot be.
-        """
         arch = self.arch.override({"cores": cores})
-        design = arch.design_hash
-        plans = (
-            replace(
-                p,
-                arch=arch,
-                tiling=replace(p.tiling, design=design),
-                program=replace(p.program, design=design),
-            )
-            for p in self.plans
-        )
-        return replace(self, arch=arch, plans=tuple(plans))
+        return replace(self, arch=arch, plans=tuple(of_design(plan, arch) for plan in self.plans))
 
     # -- in and out ----------------------------------------------------------------------------------------------------
     def save(self, folder: str | Path) -> tuple[str, ...]:

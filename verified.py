@@ -17,7 +17,7 @@ from .ir import reference
 from .ir.errors import RtlError
 from .ir.graph import Graph
 from .ir.layout import pack_map
-from .rtl.agreement import Agreement, LayerAgreement, agree
+from .rtl.agreement import Agreement, LayerAgreement, agree, agree_all
 from .rtl.cosim import CosimCore
 from .scheduler import Options, Plan, saving_all, schedule
 
@@ -145,7 +145,11 @@ def verify_rtl(
 
         def one(plan: Plan, values: Mapping[str, Map], name: str, stage: str) -> None:
             on_stage(f"{stage} on the core")
-            runs.append(agree(core, plan, _image(plan, values), memory, name=name))
+            image = _image(plan, values)
+            runs.append(agree(core, plan, image, memory, name=name))
+            if compiled.arch.cores > 1:
+                on_stage(f"{stage} on all {compiled.arch.cores} cores at once")
+                runs.extend(agree_all(core, plan, image, memory, name=name))
 
         def execute(graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
             values: dict[str, Map] = dict(inputs)
