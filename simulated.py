@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled, counted, silent
+from .compiled import Compiled
 from .frontend import HostSegment
 from .hwsim import simulate
 from .hwsim.resources import fits, resources
 from .hwsim.shared import simulate_shared
 from .reports import result as told
+from .segments import counted, silent
 
 if TYPE_CHECKING:
     from .ir.arch import Arch

@@ -64,7 +64,6 @@ def contents(compiled: Compiled) -> dict[str, bytes]:
         "batch": compiled.batch,
         "tries": compiled.tries,
         "options": _asked(compiled.options),
-        "tries": compiled.tries,
         "seed": compiled.seed,
         "source": asdict(compiled.source),
         "segments": segments,

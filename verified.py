@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import Compiled, Feeds, counted, silent
+from .compiled import Compiled, Feeds
 from .hwsim.dram import parse
 from .ir import reference
 from .ir.errors import RtlError
@@ -20,6 +20,7 @@ from .ir.layout import pack_map
 from .rtl.agreement import Agreement, LayerAgreement, agree, agree_all
 from .rtl.cosim import CosimCore
 from .scheduler import Options, Plan, saving_all, schedule
+from .segments import counted, silent
 
 __all__ = ["Verified", "part_of", "verify_rtl"]
 
