@@ -720,11 +720,12 @@ def run(
     totals : (cores, rows, programs, 5, 2), out
         Busy cycles; the cycle at which the engine had nothing left.
     spans : (cores, rows, programs, 2), out
-        Start and end of each program on the memory's clock.
+        Start and end of each program on the memory's clock. It alone says how many rows there are: of the others there may
+        be one, which the last frame is left in.
     log : (cores, bursts, len(LOG)), out
         The first bursts of each core.
     """
-    many, programs, rows = len(places), len(first) - 1, times.shape[1]
+    many, programs, rows, kept = len(places), len(first) - 1, spans.shape[1], times.shape[1]
     begun = places[:, 0, 0].copy()  # of the program that runs
     asks = begun.copy()  # no burst of this core comes earlier
     frame, job = np.zeros(many, np.int64), np.zeros(many, np.int64)
@@ -744,7 +745,7 @@ def run(
         for k in range(many):
             if k != c:
                 until = min(until, asks[k] if k > c else asks[k] - 1)
-        j, f = job[c], min(frame[c], rows - 1)
+        j, f, row = job[c], min(frame[c], kept - 1), min(frame[c], rows - 1)
         a, b = first[j], first[j + 1]
         place[0], place[1] = begun[c], places[c, j, 1]
         found, at = _advance(
@@ -756,7 +757,7 @@ def run(
         if found == _WAITING:
             asks[c] = at
             continue
-        spans[c, f, j, 0], spans[c, f, j, 1] = begun[c], begun[c] + at
+        spans[c, row, j, 0], spans[c, row, j, 1] = begun[c], begun[c] + at
         begun[c] += max(at, core[c, 0, _FETCH_NEXT]) if many > 1 else at
         asks[c] = begun[c]
         logged = core[c, 0, _LOGGED]
@@ -768,7 +769,7 @@ def run(
             unfinished -= frame[c] == frames
             if frame[c] == frames and not steady:
                 asks[c] = _INF
-        if f == rows - 1 and rows > frames:
+        if f == kept - 1 and kept != frames:  # another frame comes here
             stalls[c, f] = 0
             totals[c, f] = 0
     return 0
