@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled, Source, plan_segments, silent
+from .compiled import Compiled, Source
 from .ir import board as boards
 from .ir.arch import Arch
 from .ir.errors import ModelError
+from .segments import plan_segments, silent
 
 if TYPE_CHECKING:
     from .frontend import Calibration, Model, Network

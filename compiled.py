@@ -14,20 +14,17 @@ from .ir.arch import Arch
 from .ir.board import Board
 from .ir.errors import ModelError
 from .ir.graph import Graph
+from .segments import plan_segments, silent
 
 if TYPE_CHECKING:
     from .frontend import Model, Network
     from .reports.result import Exact, Result
     from .scheduler import Objective, Options, Plan
 
-__all__ = ["Compiled", "Source", "counted", "plan_segments", "silent"]
+__all__ = ["Compiled", "Source"]
 
 Map = NDArray[np.int8]
 Feeds = Mapping[str, NDArray[Any]]
-
-
-def silent(stage: str) -> None:
-    """The observer of stages that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,19 +302,26 @@ class Compiled:
         """
         board = board or self.board
         memory = dram or (self.dram if board == self.board else f"banked:{board.dram}")
-        aim = objective or self.objective
+        new = replace(
+            self,
+            arch=arch,
+            board=board,
+            dram=memory,
+            objective=objective or self.objective,
+            options=options or self.options,
+            tries=self.tries if tries is None else tries,
+        )
         plans = plan_segments(
             self.model,
             arch,
             dram=memory,
-            objective=aim,
-            options=options or self.options,
+            objective=new.objective,
+            options=new.options,
             batch=self.batch if batch is None else batch,
-            tries=self.tries if tries is None else tries,
+            tries=new.tries,
             on_stage=on_stage,
         )
-        asked = {"options": options or self.options, "tries": self.tries if tries is None else tries}
-        return replace(self, arch=arch, board=board, dram=memory, objective=aim, plans=plans, **asked)
+        return replace(new, plans=plans)
 
     def with_dram(self, dram: str) -> Compiled:
         """The same programs with another memory behind them.
@@ -333,25 +337,11 @@ class Compiled:
         return replace(self, dram=dram)
 
     def with_cores(self, cores: int) -> Compiled:
-        """The same programs for a design of so many of these cores.
+        """The same programs for a design of so many of these cores; ArchError where it cannot have them."""
+        from .simulated import of_design
 
-        Raises
-        ------
-        ArchError
-            A number of cores that cannot be.
-        """
         arch = self.arch.override({"cores": cores})
-        design = arch.design_hash
-        plans = (
-            replace(
-                p,
-                arch=arch,
-                tiling=replace(p.tiling, design=design),
-                program=replace(p.program, design=design),
-            )
-            for p in self.plans
-        )
-        return replace(self, arch=arch, plans=tuple(plans))
+        return replace(self, arch=arch, plans=tuple(of_design(plan, arch) for plan in self.plans))
 
     # -- in and out ----------------------------------------------------------------------------------------------------
     def save(self, folder: str | Path) -> tuple[str, ...]:
@@ -385,71 +375,6 @@ class Compiled:
 
         tilings = "".join(f"<pre>{escape(str(p.tiling))}</pre>" for p in self.plans)
         return f"<details><summary>{escape(str(self))}</summary>{tilings}</details>"
-
-
-def plan_segments(
-    model: Model,
-    arch: Arch,
-    *,
-    dram: str,
-    objective: Objective = "latency",
-    options: Options | None = None,
-    batch: int = 1,
-    tries: int = 0,
-    on_stage: Callable[[str], None] = silent,
-) -> tuple[Plan, ...]:
-    """A program for each DPU segment of a network.
-
-    Parameters
-    ----------
-    objective : str
-        latency, energy or edp.
-    options : scheduler.Options, optional
-    batch : int
-        Frames that a run takes.
-    tries : int
-        Programs to simulate in search of a better one, for each segment.
-
-    Raises
-    ------
-    ModelError
-        No operator of the network runs on the DPU, or the batch is too large for the maps' extents.
-    ScheduleError
-        A layer does not fit the machine.
-    """
-    from .hwsim.dram import parse
-    from .scheduler import refine, schedule
-
-    if tries < 0:
-        raise ModelError(f"{tries} tries: give none (0) or more", tries=tries)
-    if not model.graphs:
-        raise ModelError(
-            f"{model.name}: no operator runs on the DPU, so there is no program; `tilewright check` names each one's reason"
-        )
-    memory = parse(dram, arch.clock_mhz)
-    peak = memory.peak_bytes_per_cycle
-    plans = []
-    for i, graph in enumerate(model.graphs):
-        on_stage(f"schedule for {arch.name}{counted(i, len(model.graphs))}")
-        stack = graph.stacked(batch)
-        plan = schedule(stack, arch, objective=objective, dram_bytes_per_cycle=peak, options=options)
-        if tries:
-
-            def told(count: int, share: float, which: str = counted(i, len(model.graphs))) -> None:
-                on_stage(f"simulate others{which}: {count} of {tries}, {1 - share:.1%} better")
-
-            plan = refine(plan, memory, objective=objective, options=options, tries=tries, on_try=told)
-        plans.append(plan)
-    return tuple(plans)
-
-
-def counted(i: int, n: int) -> str:
-    """Which of several segments a stage is about; "" for the only one.
-
-    >>> counted(0, 3)
-    ', segment 1 of 3'
-    """
-    return f", segment {i + 1} of {n}" if n > 1 else ""
 
 
 def _noise(random: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled, silent
+from .compiled import Compiled
 from .explained_groups import GroupFacts, Span, group_facts, spans
 from .explained_steps import Step, steps
 from .hwsim import simulate
@@ -24,6 +24,7 @@ from .ir.tile import TileProgram
 from .ir.tile_notes import annotated
 from .scheduler import Plan, lower, schedule
 from .scheduler.alternatives import Alternative, Alternatives, Price
+from .segments import silent
 
 if TYPE_CHECKING:
     from .scheduler import Objective, Options

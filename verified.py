@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import Compiled, Feeds, counted, silent
+from .compiled import Compiled, Feeds
 from .hwsim.dram import parse
 from .ir import reference
 from .ir.errors import RtlError
 from .ir.graph import Graph
 from .ir.layout import pack_map
-from .rtl.agreement import Agreement, LayerAgreement, agree
+from .rtl.agreement import Agreement, LayerAgreement, agree, agree_all
 from .rtl.cosim import CosimCore
 from .scheduler import Options, Plan, saving_all, schedule
+from .segments import counted, silent
 
 __all__ = ["Verified", "part_of", "verify_rtl"]
 
@@ -145,7 +146,11 @@ def verify_rtl(
 
         def one(plan: Plan, values: Mapping[str, Map], name: str, stage: str) -> None:
             on_stage(f"{stage} on the core")
-            runs.append(agree(core, plan, _image(plan, values), memory, name=name))
+            image = _image(plan, values)
+            runs.append(agree(core, plan, image, memory, name=name))
+            if compiled.arch.cores > 1:
+                on_stage(f"{stage} on all {compiled.arch.cores} cores at once")
+                runs.extend(agree_all(core, plan, image, memory, name=name))
 
         def execute(graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
             values: dict[str, Map] = dict(inputs)

@@ -44,7 +44,7 @@ def row(board: str, title: str, study: tw.Study, design: object) -> str:
         f"{a.maps.kib} KiB",
         f"{a.clock_mhz:g} MHz",
         str(a.cores),
-        f"{v['fps']:.1f}" + ("*" if a.cores > 1 else ""),
+        f"{v['fps']:.1f}",
         f"{v['latency_ms']:.3g} ms",
         f"{v['energy_mj']:.3g} mJ",
         f"{v['dsp']:,}",
@@ -83,7 +83,7 @@ def main() -> None:
         (
             "# The best DPU for MobileNetV2 on four boards",
             "",
-            "Int8, 224 × 224, one frame; every number here is *simulated*. *Frames a second of several cores are an estimate.",
+            "Int8, 224 × 224; every number here is *simulated*. Frames a second are of all cores at once on one DRAM, the rest of one alone.",
             "Made by `python examples/best_board_dpu.py`.",
             "",
             head + "\n".join(lines),

@@ -182,6 +182,7 @@ def events(
     starts: Sequence[int] = (0,),
     frames: int = 1,
     steady: bool = True,
+    details: bool = True,
     bursts: int = 0,
 ) -> Events:
     """Cores that run the same programs, frame after frame, on one memory.
@@ -196,6 +197,8 @@ def events(
         Of each core.
     steady : bool
         A core that is ready goes on until all are.
+    details : bool
+        Keep times, causes, stalls and totals of each frame; else of some frame only.
     bursts : int
         Of each core, to be written down.
     """
@@ -210,13 +213,13 @@ def events(
     many, rows, n = len(starts), frames + (len(starts) > 1), int(first[-1])
     places = np.zeros((many, len(programs), 2), np.int64)
     places[:, :, 0], places[:, :, 1] = np.array(starts)[:, None], region_starts(programs, many)
-    shape = (many, rows, len(programs))
+    shape = (many, rows if details else 1, len(programs))
     out = Events(
-        times=np.full((many, rows, n, 4), -1, np.int64),
-        cause=np.zeros((many, rows, n), np.int64),
+        times=np.full((*shape[:2], n, 4), -1, np.int64),
+        cause=np.zeros((*shape[:2], n), np.int64),
         stalls=np.zeros((*shape, len(Engine), len(CAUSES)), np.int64),
         totals=np.zeros((*shape, len(Engine), 2), np.int64),
-        spans=np.zeros((*shape, 2), np.int64),
+        spans=np.zeros((many, rows, len(programs), 2), np.int64),
         log=np.full((many, bursts, len(LOG)), -1, np.int64),
     )
     machine = np.stack([machine_vector(arch, region_bases(p)[Region.PROGRAM]) for p in programs])

@@ -252,8 +252,12 @@ def simulate_shared(
     _check(cores, frames)
     spec = parse(dram, arch.clock_mhz) if isinstance(dram, str) else replace(dram, clock_mhz=arch.clock_mhz)
     starts = tuple(c * alone_cycles // cores if stagger else 0 for c in range(cores))
-    spans = trace_shared(programs, arch, spec, starts=starts, frames=frames).frames
-    began, ended = spans[:, :, 0], spans[:, :, 1]
+    for program in programs:
+        check_design(program, arch)
+    spans = events(programs, arch, spec.state(), starts=starts, frames=frames, details=False).spans[
+        :, :frames
+    ]
+    began, ended = spans[:, :, 0, 0], spans[:, :, -1, 1]
     counted = max(1, frames - 1)
     window = ended[:, -1] - (ended[:, 0] if frames > 1 else began[:, 0])
     return Shared(

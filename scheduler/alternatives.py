@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ..ir.errors import ScheduleError
-from ..ir.graph import Graph
-from ..ir.layout import blocks
 from ..ir.tile import Group, TileProgram
 from .candidates import Candidate
 from .layers import Layer, make_layers
@@ -20,46 +18,12 @@ from .lower import Plan
 from .occupancy import passing_words, staying, touched_words
 from .plan import plan_search
 from .search import Objective, Options, Search
+from .ways import Way
 
-__all__ = ["Alternative", "Alternatives", "Price", "Way"]
+__all__ = ["Alternative", "Alternatives", "Price"]
 
 _NEVER = 1e12
 """Cycles of a group that only stands in where a plan cannot be, so that the planner takes it last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a group runs: strip height, tile width, loop order, weights that stay, and blocks an instruction of each layer."""
-
-    rows: int
-    cols: int
-    order: str
-    resident: bool
-    chunks: tuple[tuple[str, int], ...]
-    part: bool = False
-    """Output channels are made chunk by chunk, and rings hold a part of them."""
-
-    @classmethod
-    def of_group(cls, group: Group, lanes: int) -> Way:
-        array = [s for s in group.statements if s.kind in {"conv", "dwc"}]
-        resident = group.strips > 1 and any(s.weights == "resident" for s in array)
-        chunks = _chunks({s.layer: s.chunk for s in array})
-        made = [(s.ring, s.shape) for s in group.statements if s.layer and s.ring is not None]
-        part = any(ring.blocks < blocks(shape[2], lanes) for ring, shape in made)
-        return cls(group.rows, group.cols, group.order, resident, chunks, part)
-
-    @classmethod
-    def of_candidate(cls, c: Candidate, graph: Graph, lanes: int) -> Way:
-        array = {layer.name for layer in c.layers if layer.parts}
-        resident = c.resident and c.strips.count > 1 and bool(array)
-        chunks = _chunks({name: n for name, n in c.chunk.items() if name in array})
-        made = [layer.output for layer in c.layers]
-        part = any(c.rings[t].blocks < blocks(graph.tensors[t].shape[2], lanes) for t in made)
-        return cls(c.rows, c.cols, c.order, resident, chunks, part)
-
-
-def _chunks(chunk: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted((name, n) for name, n in chunk.items() if n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +142,14 @@ class Alternatives:
         known: Alternatives | None = None,
     ) -> None:
         self.plan, self.tiling = plan, plan.tiling
-        if known is not None:
-            self.layers, self.search = known.layers, known.search
-        else:
-            self.layers = _layers(plan)
-            self.search = Search(
+        self.layers: tuple[Layer, ...] = known.layers if known is not None else _layers(plan)
+        self.search: Search = (
+            known.search
+            if known is not None
+            else Search(
                 plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, options or Options()
             )
+        )
         self._at = {layer.name: n for n, layer in enumerate(self.layers)}
         self.runs = [self._run(group) for group in self.tiling.groups]
 

@@ -113,9 +113,14 @@ def test_eight_cores_slow_one_another_down_and_the_memory_is_the_limit() -> None
 def test_cores_spread_over_a_frame_start_apart() -> None:
     arch = ARCHES["b512"]
     program = random_program(arch, 16)
-    apart = simulate_shared((program,), arch, MEMORIES[0], cores=3, alone_cycles=3000, stagger=True, frames=1)
-    assert apart.starts == (0, 1000, 2000)
-    assert apart.frame_cycles == pytest.approx(np.mean(apart.cycles))
+    for frames in (1, 3):
+        apart = simulate_shared(
+            (program,), arch, MEMORIES[0], cores=3, alone_cycles=3000, stagger=True, frames=frames
+        )
+        assert apart.starts == (0, 1000, 2000)
+        told = trace_shared((program,), arch, MEMORIES[0], starts=apart.starts, frames=frames).frames
+        assert np.array_equal(apart.cycles, told[:, :, 1] - told[:, :, 0])
+        assert apart.frame_cycles == pytest.approx(np.mean([c[frames > 1 :] for c in apart.cycles]))
 
 
 def test_cores_that_have_their_frames_rest_where_that_is_asked_for() -> None:
