@@ -96,11 +96,12 @@ def _by_chunks(group: Group, lanes: int) -> bool:
 
 @pytest.mark.parametrize("kinds", BLOCKS, ids="-".join)
 def test_every_way_to_go_chunk_by_chunk_gives_the_reference_s_bytes(kinds: tuple[str, ...]) -> None:
-    """Strip heights, chunks, both loop orders, whole and dense last blocks; in stream order and in a random legal order."""
+    """Strip heights, chunks, both loop orders, whole and dense last blocks, batches; in stream order and in a random legal one."""
     seen: dict[str, int] = {}
     for seed in range(8):
         channels, kernel = (CHANNELS, 44, 60)[seed % 3], 1 + 2 * (seed % 2)
         graph = _block(*kinds, seed=seed, size=(8, 12, 16, 7)[seed % 4], channels=channels, kernel=kernel)
+        graph = graph.stacked(1 + (seed in (5, 6)))
         arch = SMALL if seed % 2 else SMALL.override({"maps.kib": 40, "maps.groups": 5, "weights.kib": 32})
         layers = make_layers(graph, arch, fold_tables=False)
         try:
