@@ -444,6 +444,7 @@ def _advance(
     fetch_total = (n + per_group - 1) // per_group * p[_FETCH_BYTES]
     latest = until - place[0] if until < _INF else _INF
     whole = whole or dram[_KIND] == REPLAYED
+    soonest, engine, stale = _INF, -1, True  # of the engines
     gather = -1  # cycles that SAVE gathers its next burst; below 0: not looked at yet
     # What is recorded of a bus goes on until the last group of words is fetched, which nobody may be waiting for.
     while left > 0 or (whole and fetch_at < fetch_total):
@@ -483,31 +484,39 @@ def _advance(
                 t = max(t, older + 1)
             if ok and t < best:
                 best, actor = t, 3
-        # 4..8: an engine starts its next instruction
-        for e in range(5):
-            if head[e] == count[e]:
-                continue
-            i = by_engine[e, head[e]]
-            if times[i, 0] < 0 or (e == _LOAD and now_doing[0] >= 0) or (e == _SAVE and now_doing[1] >= 0):
-                continue
-            t = max(times[i, 0] + p[_DISPATCH], free[e])
-            if t >= best:  # it gets no earlier
-                continue
-            for o in range(5):
-                wait = table[i, _WAIT + o]
-                if wait > 0:
-                    token = times[by_engine[o, wait - 1], 3]
-                    t = max(t, token + p[_TOKEN] if token >= 0 else _INF)
-            if t >= best:
-                continue
-            for kind in range(2):
-                mask, group = table[i, _READS + kind], 0
-                while mask:
-                    if mask & 1 and owner[kind, group] != e and owner[kind, group] != -1:
-                        t = max(t, release[kind, group])
-                    mask, group = mask >> 1, group + 1
-            if t < best:
-                best, actor = t, 4 + e
+        # 4..8: an engine starts its next instruction. When, only a dispatch, a start and an end can change.
+        if stale:
+            soonest, engine, stale = _INF, -1, False
+            for e in range(5):
+                if head[e] == count[e]:
+                    continue
+                i = by_engine[e, head[e]]
+                if (
+                    times[i, 0] < 0
+                    or (e == _LOAD and now_doing[0] >= 0)
+                    or (e == _SAVE and now_doing[1] >= 0)
+                ):
+                    continue
+                t = max(times[i, 0] + p[_DISPATCH], free[e])
+                if t >= soonest:  # it gets no earlier
+                    continue
+                for o in range(5):
+                    wait = table[i, _WAIT + o]
+                    if wait > 0:
+                        token = times[by_engine[o, wait - 1], 3]
+                        t = max(t, token + p[_TOKEN] if token >= 0 else _INF)
+                if t >= soonest:
+                    continue
+                for kind in range(2):
+                    mask, group = table[i, _READS + kind], 0
+                    while mask:
+                        if mask & 1 and owner[kind, group] != e and owner[kind, group] != -1:
+                            t = max(t, release[kind, group])
+                        mask, group = mask >> 1, group + 1
+                if t < soonest:
+                    soonest, engine = t, 4 + e
+        if soonest < best:
+            best, actor = soonest, engine
 
         if actor < 0 or best >= _INF:
             return _STUCK, 0
@@ -608,7 +617,9 @@ def _advance(
                 totals[e, 1] = moved[d]
                 _hold(owner, release, table[i], e, t, times[i, 3] + 1)
                 left -= 1
+                stale = True
         elif actor == 3:
+            stale = True
             blocked_by_fetch[dispatched] = t == available[dispatched]
             times[dispatched, 0] = t
             if table[dispatched, _ENGINE] < 0:
@@ -617,7 +628,7 @@ def _advance(
             dispatch_next = t + 1
             dispatched += 1
         else:
-            e = actor - 4
+            e, stale = actor - 4, True
             i = by_engine[e, head[e]]
             queued, tokens, why = times[i, 0] + p[_DISPATCH], 0, 0
             for o in range(5):
@@ -729,7 +740,7 @@ def run(
         for k in range(1, many):
             if asks[k] < asks[c]:
                 c = k
-        until = _INF
+        until = np.int64(_INF)  # not a literal, for which `_advance` would be compiled once more
         for k in range(many):
             if k != c:
                 until = min(until, asks[k] if k > c else asks[k] - 1)
