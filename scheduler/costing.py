@@ -158,7 +158,7 @@ class Costing:
 
     # -- candidates --------------------------------------------------------------------------------------------------
     def candidate(
-        self, layers: tuple[Layer, ...], outputs: set[str], resident_maps: set[str], saves: tuple[str, ...], rows: int, *,
+        self, layers: tuple[Layer, ...], outputs: Set[str], resident_maps: Set[str], saves: tuple[str, ...], rows: int, *,
         dying: Set[str] = frozenset(), cols: int | None = None, order: str = "strips", resident: bool = True, part: bool = False,
         chunk: dict[str, int] | None = None,
     ) -> Candidate | None:  # fmt: skip
@@ -279,7 +279,7 @@ class Costing:
                     widest = max(widest, b - a)
         return widest
 
-    def _strips_of(self, layers: tuple[Layer, ...], outputs: set[str], rows: int) -> Strips:
+    def _strips_of(self, layers: tuple[Layer, ...], outputs: Set[str], rows: int) -> Strips:
         """Row schedule of a group; it does not depend on what stays on chip."""
         key = (layers[0].name, len(layers), rows)
         if key not in self._strips:

@@ -15,14 +15,14 @@ from typing import get_args
 
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
-from ..ir.graph import Graph, Pool, PRelu, Resize, Table
+from ..ir.graph import Graph
 from ..ir.isa import Engine
-from ..ir.tile import Group, Ring, Statement, TileProgram
+from ..ir.tile import Group, Ring, TileProgram
 from .candidates import Candidate
+from .groups import group_of, view_group
 from .layers import Layer, make_layers
 from .place import Floor, Users, Wanted
 from .search import Objective, Options, Search
-from .strips import strip_driver
 
 __all__ = ["plan_search", "plan_tiling"]
 
@@ -258,7 +258,7 @@ class _Planner:
         out: list[Group] = []
         for g, step in enumerate(steps):
             if self.layers[step.first].engine is None:
-                out.append(self._view(self.layers[step.first]))
+                out.append(view_group(self.graph, self.layers[step.first]))
                 continue
             stay = step.before | step.after
             room = floor.free(g) + sum(
@@ -273,7 +273,7 @@ class _Planner:
             c, rings = found
             for t in step.after - step.before:
                 rings[t] = floor.ring(self._holder(t, steps), c.rings[t])
-            out.append(self._group(c, rings))
+            out.append(group_of(self.graph, c, rings))
         return out
 
     def _best_placed(
@@ -336,46 +336,6 @@ class _Planner:
             users = Users(tuple(writes.items()), tuple(reads.items()))
             wanted.append(Wanted(t, need, users, g, g, c.gain(t)))
         return wanted
-
-    def _group(self, c: Candidate, rings: dict[str, Ring]) -> Group:
-        graph = self.graph
-        height, width = (
-            graph.tensors[strip_driver(c.layers)].shape[0],
-            graph.tensors[c.layers[-1].output].shape[1],
-        )
-        body: list[Statement] = []
-        loaded: set[str] = set()
-        for layer in c.layers:
-            for t in dict.fromkeys(layer.inputs):
-                if t in c.loads and t not in loaded:
-                    loaded.add(t)
-                    body.append(
-                        Statement("load", t, graph.tensors[t].shape, ring=rings[t], stage=c.strips.stage[t])
-                    )
-            assert layer.engine is not None
-            constants = bool(layer.parts) or isinstance(layer.op, (Table, PRelu, Resize, Pool))
-            weights = (
-                ("resident" if c.resident and c.strips.count > 1 else "stream")
-                if layer.parts
-                else ("resident" if constants else "")
-            )
-            if isinstance(layer.op, Pool) and layer.op.kind == "max":
-                weights = ""
-            body.append(
-                Statement(
-                    layer.engine.name.lower(), layer.output, graph.tensors[layer.output].shape, layer.name, layer.inputs,
-                    rings[layer.output], c.strips.stage[layer.output], c.chunk.get(layer.name, 0), weights,
-                )
-            )  # fmt: skip
-            if layer.output in c.saves:
-                body.append(Statement("save", layer.output, (0, 0, 0), stage=c.strips.stage[layer.output]))
-        name = c.layers[0].name if len(c.layers) == 1 else f"{c.layers[0].name} .. {c.layers[-1].name}"
-        return Group(name, height, c.rows, width, c.cols, c.order, tuple(body))
-
-    def _view(self, layer: Layer) -> Group:
-        shape = self.graph.tensors[layer.output].shape
-        statement = Statement("view", layer.output, shape, layer.name, layer.inputs)
-        return Group(layer.name, shape[0], shape[0], shape[1], shape[1], "strips", (statement,))
 
 
 @dataclass(frozen=True, slots=True)

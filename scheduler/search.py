@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
@@ -18,7 +18,7 @@ from .layers import Layer, make_layers
 from .strips import strip_driver
 from .weights import parameter_words
 
-__all__ = ["Objective", "Options", "Search", "find_misfits"]
+__all__ = ["Homes", "Objective", "Options", "Search", "find_misfits"]
 
 Objective = Literal["latency", "energy", "edp"]
 
@@ -64,6 +64,30 @@ class Options:
     fold_tables: bool = True
     strip_rows: int = 0
     dram_gbps: float = math.inf
+
+
+class Homes(NamedTuple):
+    """Where the maps of a run of layers are.
+
+    Parameters
+    ----------
+    outputs : set of tensor
+        Made here and wanted afterwards.
+    kept : set of tensor
+        Those of them that stay on chip.
+    on_chip : set of tensor
+        These, and sources that are on chip before.
+    saves : tuple of tensor
+        Outputs that go to DRAM.
+    dying : set of tensor
+        Sources on chip that are not read again.
+    """
+
+    outputs: Set[str]
+    kept: Set[str]
+    on_chip: Set[str]
+    saves: tuple[str, ...]
+    dying: Set[str]
 
 
 def find_misfits(graph: Graph, arch: Arch) -> tuple[ScheduleError, ...]:
@@ -119,7 +143,7 @@ class Search:
         """Number of the last layer that reads a map; -1 if none does."""
         return max(self.readers[tensor], default=-1)
 
-    def outside(self, i: int, j: int) -> set[str]:
+    def outside(self, i: int, j: int) -> Set[str]:
         """Maps of layers i..j-1 that are wanted afterwards."""
         wanted = set()
         for layer in self.layers[i:j]:
@@ -127,6 +151,21 @@ class Search:
             if t in self.graph.outputs or any(r >= j for r in self.readers[t]) or self.options.save_all:
                 wanted.add(t)
         return wanted
+
+    def homes(self, i: int, j: int, stay: Set[str]) -> Homes:
+        """Where the maps of layers i..j-1 are if those in `stay` are on chip."""
+        layers = self.layers[i:j]
+        outputs = self.outside(i, j)
+        kept = frozenset(stay & outputs)
+        saves = tuple(
+            layer.output
+            for layer in layers
+            if layer.output in outputs
+            and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
+        )
+        before = stay - {layer.output for layer in layers}
+        dying = frozenset(t for t in before if t not in self.graph.outputs and self.last_reader(t) < j)
+        return Homes(outputs, kept, kept | before, saves, dying)
 
     def best(
         self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
@@ -156,21 +195,10 @@ class Search:
             if c.least_words <= room and (in_place is None or c.in_place == in_place):
                 yield c
 
-    def _search(self, i: int, j: int, stay: set[str]) -> list[Candidate]:
+    def _search(self, i: int, j: int, stay: Set[str]) -> list[Candidate]:
         """All candidates for layers i..j-1, best first; column tiles only where nothing else is possible."""
         layers, costing = self.layers[i:j], self.costing
-        outputs = self.outside(i, j)
-        kept = stay & outputs
-        saves = tuple(
-            layer.output
-            for layer in layers
-            if layer.output in outputs
-            and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
-        )
-        on_chip = kept | (stay - {layer.output for layer in layers})
-        dying = frozenset(
-            t for t in on_chip - kept if t not in self.graph.outputs and self.last_reader(t) < j
-        )
+        outputs, kept, on_chip, saves, dying = self.homes(i, j, stay)
         height = self.graph.tensors[strip_driver(layers)].shape[0]
         width = self.graph.tensors[layers[-1].output].shape[1]
         found: list[Candidate] = []
@@ -290,10 +318,10 @@ class Search:
     def _tiled(
         self,
         layers: tuple[Layer, ...],
-        outputs: set[str],
+        outputs: Set[str],
         height: int,
         width: int,
-        stay: set[str],
+        stay: Set[str],
         whole: list[Candidate],
     ) -> list[Candidate]:
         """Column tiles, where no candidate of whole rows takes less than half of the map memory."""

@@ -9,6 +9,7 @@ on one strip while the depthwise engine works on the one before.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numba
@@ -70,7 +71,7 @@ class Strips:
 
 
 def plan_strips(
-    layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows: int, *, group: StripGroup | None = None
+    layers: tuple[Layer, ...], graph: Graph, outputs: Set[str], rows: int, *, group: StripGroup | None = None
 ) -> Strips:
     """Row schedule of `layers`, whose `outputs` are wanted afterwards, in strips of `rows` rows of the last output.
 
@@ -99,7 +100,7 @@ class StripGroup:
         Wanted after the group.
     """
 
-    def __init__(self, layers: tuple[Layer, ...], graph: Graph, outputs: set[str]) -> None:
+    def __init__(self, layers: tuple[Layer, ...], graph: Graph, outputs: Set[str]) -> None:
         self.names = tuple(dict.fromkeys(t for layer in layers for t in (*layer.inputs, layer.output)))
         number = {t: i for i, t in enumerate(self.names)}
         height = np.array([graph.tensors[t].shape[0] for t in self.names], np.int64)
