@@ -12,7 +12,17 @@ from .plan import plan_tiling
 from .search import Objective, Options, find_misfits
 from .witness import saving_all
 
-__all__ = ["Objective", "Options", "Place", "Plan", "Planner", "find_misfits", "lower", "saving_all", "schedule"]
+__all__ = [
+    "Objective",
+    "Options",
+    "Place",
+    "Plan",
+    "Planner",
+    "find_misfits",
+    "lower",
+    "saving_all",
+    "schedule",
+]
 
 Planner = Literal["python", "compiled"]
 

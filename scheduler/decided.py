@@ -64,7 +64,9 @@ def _groups(search: Search, net: Network, decisions: Decisions) -> list[Group]:
         run = net.runs.run_at[j, j - i]
         names = [maps[m] for m in net.runs.maps[net.runs.run_maps[run] : net.runs.run_maps[run + 1]]]
         rings = {}
-        for t, (base, rows, blocks, width) in zip(names, decisions.rings[group["rings"] :].tolist(), strict=False):
+        for t, (base, rows, blocks, width) in zip(
+            names, decisions.rings[group["rings"] :].tolist(), strict=False
+        ):
             if t in c.rings:
                 at, first = divmod(base, search.arch.group_words)
                 rings[t] = Ring(at, first, rows, width, width, blocks, c.rings[t].fold)
@@ -97,10 +99,9 @@ def _candidate(
         order = "chunks" if mode == _CHUNKS else "strips"
         way = {"resident": resident, "chunk": chunk, "order": order, "part": mode in (_CHUNKS, _PARTS)}
     tiled = group["cols"] < search.graph.tensors[layers[-1].output].shape[1]
-    c = search.costing.candidate(
-        layers, homes.outputs, homes.on_chip, homes.saves, group["rows"],
-        dying=homes.dying, cols=group["cols"] if tiled else None, **way,
-    )  # fmt: skip
+    cols = group["cols"] if tiled else None
+    nest = search.costing.nest(layers, homes.outputs, group["rows"], cols, **way)
+    c = search.costing.placed(nest, homes) if nest is not None else None
     assert c is not None, layers[0].name  # the kernels found that it fits
     return c
 

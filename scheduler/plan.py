@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -118,7 +118,7 @@ class _Step:
     candidate: Candidate | None
 
     @property
-    def in_place(self) -> dict[str, str]:
+    def in_place(self) -> Mapping[str, str]:
         return self.candidate.in_place if self.candidate is not None else {}
 
 
@@ -322,7 +322,7 @@ class _Planner:
     def _wanted(self, c: Candidate, g: int) -> list[Wanted]:
         wanted = []
         for t, need in c.rings.items():
-            moved = c.moves[t]
+            moved = c.move(t)
             writes, reads = (
                 {Engine.LOAD: moved} if t in c.loads else {},
                 {Engine.SAVE: moved} if t in c.saves else {},
