@@ -14,6 +14,10 @@ as a request arrives, so a row miss behind other traffic costs nothing. Writes a
 its next action from what has happened so far; the earliest acts, ties in the order of the list. Every action
 allows others only at later cycles, or at the same cycle to actors later in the list, so one pass is exact.
 
+**Cores.** Cores meet in the DRAM alone. So each may run ahead (`_advance`) up to its next burst, and that has to wait
+only until no other core can ask earlier: the core with the earliest burst goes on, up to the burst that another one
+waits with; of two in one cycle the lower core's is first. All that a core is lies in one array between two turns.
+
 **Replay.** In place of the DRAM, a recording may answer (`hwsim.replay`): `_replayed` and `_send` take its waits.
 """
 
@@ -27,6 +31,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "DRAM_HEADER",
+    "LOG",
     "PARAMETERS",
     "REPLAYED",
     "REPLAY_BEAT",
@@ -337,8 +342,41 @@ def _taking(row: _Array, at: int, size: int, stream: int) -> int:
     return cycles
 
 
+_ROWS = 17
+"""Of a core's state: the marks, then vectors by engine, or by LOAD and SAVE."""
+(_BEGUN, _FETCH_AT, _FETCH_NEXT, _FETCH_PORT, _DISPATCHED, _DISPATCH_NEXT, _COMPLETED, _END_AT, _LEFT,
+ _LOGGED) = range(10)  # fmt: skip
+_MARKS = 10
+
+LOG = ("channel", "now", "address", "size", "first", "last")
+"""A burst that a core asked for: 0 fetch, 1 read, 2 write; then what `dram_access` took and gave."""
+
+_WAITING, _FINISHED, _STUCK = range(3)
+
+
 @njit(cache=True)
-def run(
+def _ask(
+    dram: _Array, marks: _Array, log: _Array, place: _Array, channel: int, now: int, address: int, size: int
+) -> tuple[int, int]:
+    """`dram_access` on the core's own clock, its regions where `place` (start cycle, address) says."""
+    at, there = now + place[0], address + place[1]
+    first, last = dram_access(dram, at, there, size, 1 if channel == 2 else 0)
+    k = marks[_LOGGED]
+    if k < len(log):
+        log[k, 0], log[k, 1], log[k, 2], log[k, 3], log[k, 4], log[k, 5] = (
+            channel,
+            at,
+            there,
+            size,
+            first,
+            last,
+        )
+    marks[_LOGGED] = k + 1
+    return first - place[0], last - place[0]
+
+
+@njit(cache=True)
+def _advance(
     table: _Array,
     by_engine: _Array,
     p: _Array,
@@ -347,58 +385,68 @@ def run(
     cause: _Array,
     stalls: _Array,
     totals: _Array,
-) -> int:
-    """Simulate; returns the cycles, or -1 where nothing can go on.
+    core: _Array,
+    words: _Array,
+    map_groups: _Array,
+    slots: _Array,
+    ports: _Array,
+    log: _Array,
+    place: _Array,
+    until: int,
+    whole: bool,
+) -> tuple[int, int]:
+    """Go on with one program on one core.
 
     Parameters
     ----------
-    table : (n, len(TABLE))
-    by_engine : (5, most)
-        Instructions of each engine, in order.
-    p : machine vector (PARAMETERS)
-    dram : DRAM state
-    times : (n, 4), out
-        queued, start, busy_end, done.
-    cause : (n,), out
-        What it waited for before its start.
-    stalls : (5, len(CAUSES)), out
-    totals : (5, 2), out
-        Busy cycles; the cycle at which the engine had nothing left.
-    """
-    n = len(table)
-    times[:] = -1
-    head = np.zeros(5, np.int64)  # instructions started, by engine
-    free = np.zeros(5, np.int64)  # cycle at which the engine can start another
-    given = np.full(5, -1, np.int64)  # cycle of its last token
-    count = np.zeros(5, np.int64)
-    for e in range(5):
-        count[e] = (table[:, _ENGINE] == e).sum()
-    owner = np.full((2, p[_MAP_GROUPS]), -1, np.int64)  # read ports, write ports
-    release = np.zeros((2, p[_MAP_GROUPS]), np.int64)
-    blocked_by_fetch = np.zeros(n, np.int64)
+    core, words, map_groups, slots, ports : state, zeros before the first call
+        (_ROWS, _MARKS); (2, n); (4, groups); (2, outstanding bursts) when the one that had this slot was consumed or
+        completed; (3, ports).
+    place : (2,)
+        Cycle of the memory's clock in which the program starts; where its regions start.
+    until : int
+        Bursts are asked for up to this cycle of the memory's clock.
+    whole : bool
+        Fetch the last group of words to its end, though nobody waits for it: others feel it in the DRAM.
 
-    # Fetch and dispatch.
+    Returns
+    -------
+    (_WAITING, cycle of the memory's clock of the next burst), (_FINISHED, cycles) or (_STUCK, 0)
+    """
+    n, window = len(table), p[_OUTSTANDING] * p[_PORTS]
+    marks = core[0]
+    head = core[1]  # instructions started, by engine
+    free = core[2]  # cycle at which the engine can start another
+    given = core[3]  # cycle of its last token
+    count = core[4]
+    owner, release = map_groups[:2], map_groups[2:]  # read ports, write ports
+    blocked_by_fetch, available = words[0], words[1]
+    # DMA: index 0 the issue side of LOAD, 1 of SAVE.
+    port_free, answered = ports[:2], ports[2]  # answered: last write response of each port, one a cycle
+    bursts, now_doing, offset, r1, r2 = core[5], core[6], core[7], core[8], core[9]
+    issue_next, moved = core[10], core[11]  # moved: consumed or gathered up to here
+    stream = core[12]  # bytes of the instruction's stream that bursts have taken
+    limits, reasons = core[13:15], core[15:17]  # of the instruction that issues: queued, tokens, port
+    if marks[_BEGUN] == 0:
+        marks[_BEGUN], marks[_LEFT] = 1, n
+        times[:] = -1
+        given[:] = -1
+        owner[:] = -1
+        available[:] = _INF
+        now_doing[:] = -1
+        reasons[:] = _C_PORT
+        for e in range(5):
+            count[e] = (table[:, _ENGINE] == e).sum()
+    fetch_at, fetch_next, fetch_port = marks[_FETCH_AT], marks[_FETCH_NEXT], marks[_FETCH_PORT]
+    dispatched, dispatch_next = marks[_DISPATCHED], marks[_DISPATCH_NEXT]
+    completed, end_at, left = marks[_COMPLETED], marks[_END_AT], marks[_LEFT]
     per_group = p[_FETCH_BYTES] // _WORD
     fetch_total = (n + per_group - 1) // per_group * p[_FETCH_BYTES]
-    fetch_at = fetch_next = fetch_port = dispatched = dispatch_next = 0
-    available = np.full(n, _INF, np.int64)
-
-    # DMA: index 0 the issue side of LOAD, 1 of SAVE.
-    window = p[_OUTSTANDING] * p[_PORTS]
-    slots = np.zeros((2, window), np.int64)  # when the burst that had this slot was consumed or completed
-    port_free = np.zeros((2, p[_PORTS]), np.int64)
-    answered = np.zeros(p[_PORTS], np.int64)  # last write response of each port, one a cycle
-    bursts, now_doing = np.zeros(2, np.int64), np.full(2, -1, np.int64)
-    offset, r1, r2 = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
-    issue_next, moved = np.zeros(2, np.int64), np.zeros(2, np.int64)  # moved: consumed or gathered up to here
-    stream = np.zeros(2, np.int64)  # bytes of the instruction's stream that bursts have taken
-    completed = 0
-    limits = np.zeros((2, 3), np.int64)  # of the instruction that issues: queued, tokens, port
-    reasons = np.full((2, 3), _C_PORT, np.int64)
-
-    end_at, left = 0, n
+    latest = until - place[0] if until < _INF else _INF
+    whole = whole or dram[_KIND] == REPLAYED
+    gather = -1  # cycles that SAVE gathers its next burst; below 0: not looked at yet
     # What is recorded of a bus goes on until the last group of words is fetched, which nobody may be waiting for.
-    while left > 0 or (dram[_KIND] == REPLAYED and fetch_at < fetch_total):
+    while left > 0 or (whole and fetch_at < fetch_total):
         best, actor = _INF, -1
         # 0: FETCH
         if fetch_at < fetch_total:
@@ -414,11 +462,14 @@ def run(
             if t < best:
                 best, actor = t, 1
         if now_doing[1] >= 0:
-            i = now_doing[1]
-            address = table[i, _ADDRESS] + r1[1] * table[i, _STRIDE1] + r2[1] * table[i, _STRIDE2] + offset[1]
-            size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[1])
-            work = max(_taking(table[i], stream[1], size, p[_STREAM]), p[_INTERVAL])
-            t = max(moved[1], issue_next[1], slots[1, bursts[1] % window]) + work
+            if gather < 0:
+                i = now_doing[1]
+                address = (
+                    table[i, _ADDRESS] + r1[1] * table[i, _STRIDE1] + r2[1] * table[i, _STRIDE2] + offset[1]
+                )
+                size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[1])
+                gather = max(_taking(table[i], stream[1], size, p[_STREAM]), p[_INTERVAL])
+            t = max(moved[1], issue_next[1], slots[1, bursts[1] % window]) + gather
             if t < best:
                 best, actor = t, 2
         # 3: DISPATCH
@@ -440,62 +491,76 @@ def run(
             if times[i, 0] < 0 or (e == _LOAD and now_doing[0] >= 0) or (e == _SAVE and now_doing[1] >= 0):
                 continue
             t = max(times[i, 0] + p[_DISPATCH], free[e])
+            if t >= best:  # it gets no earlier
+                continue
             for o in range(5):
                 wait = table[i, _WAIT + o]
                 if wait > 0:
                     token = times[by_engine[o, wait - 1], 3]
                     t = max(t, token + p[_TOKEN] if token >= 0 else _INF)
+            if t >= best:
+                continue
             for kind in range(2):
-                for group in range(p[_MAP_GROUPS]):
-                    if table[i, _READS + kind] >> group & 1 and owner[kind, group] not in (e, -1):
+                mask, group = table[i, _READS + kind], 0
+                while mask:
+                    if mask & 1 and owner[kind, group] != e and owner[kind, group] != -1:
                         t = max(t, release[kind, group])
+                    mask, group = mask >> 1, group + 1
             if t < best:
                 best, actor = t, 4 + e
 
         if actor < 0 or best >= _INF:
-            return -1
+            return _STUCK, 0
         t = best
+        if t > latest and actor <= 2:
+            marks[_FETCH_AT], marks[_FETCH_NEXT], marks[_FETCH_PORT] = fetch_at, fetch_next, fetch_port
+            marks[_DISPATCHED], marks[_DISPATCH_NEXT] = dispatched, dispatch_next
+            marks[_COMPLETED], marks[_END_AT], marks[_LEFT] = completed, end_at, left
+            return _WAITING, t + place[0]
+        d, address, size = actor - 1, 0, 0
+        first = last = taken = t
+        if actor <= 2:
+            if actor == 0:
+                address = p[_PROGRAM] + fetch_at
+                size = min(
+                    p[_FETCH_BYTES] - fetch_at % p[_FETCH_BYTES], p[_BURST_BYTES] - address % p[_BURST_BYTES]
+                )
+            else:
+                i = now_doing[d]
+                address = (
+                    table[i, _ADDRESS] + r1[d] * table[i, _STRIDE1] + r2[d] * table[i, _STRIDE2] + offset[d]
+                )
+                size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[d])
+            if dram[_KIND] != REPLAYED:
+                first, last = _ask(dram, marks, log, place, actor, t, address, size)
         if actor == 0:
-            address = p[_PROGRAM] + fetch_at
-            size = min(
-                p[_FETCH_BYTES] - fetch_at % p[_FETCH_BYTES], p[_BURST_BYTES] - address % p[_BURST_BYTES]
-            )
             if dram[_KIND] == REPLAYED:
                 taken, wait = _replayed(dram, 0, t, address, size)
                 fetch_port = taken + wait
             else:
-                taken = t
-                first, last = dram_access(dram, t, address, size, 0)
                 fetch_port = max(last, max(first, fetch_port) + (size + p[_BEAT] - 1) // p[_BEAT])
             fetch_next = taken + 1
             for i in range(fetch_at // _WORD, min(n, (fetch_at + size) // _WORD)):
                 available[i] = fetch_port + p[_FETCH_TAIL]
             fetch_at += size
         elif actor <= 2:
-            d = actor - 1
             i = now_doing[d]
-            address = table[i, _ADDRESS] + r1[d] * table[i, _STRIDE1] + r2[d] * table[i, _STRIDE2] + offset[d]
-            size = min(p[_BURST_BYTES] - address % p[_BURST_BYTES], table[i, _RUN] - offset[d])
-            work = _taking(table[i], stream[d], size, p[_STREAM])
-            if d == 1:
-                work = max(work, p[_INTERVAL])
+            work = _taking(table[i], stream[0], size, p[_STREAM]) if d == 0 else gather
             beats = (address % p[_BEAT] + size + p[_BEAT] - 1) // p[_BEAT]
             slot, port, e = bursts[d] % window, bursts[d] % p[_PORTS], 4 * d
             before = moved[d]
             first_burst = offset[d] == 0 and r1[d] == 0 and r2[d] == 0
-            taken = t
             if d == 0:
                 if dram[_KIND] == REPLAYED:
                     taken, wait = _replayed(dram, 1, t, address, size)
                     last = taken + wait
                 else:
-                    first, last = dram_access(dram, t, address, size, 0)
                     port_free[0, port] = last = max(last, max(first, port_free[0, port]) + beats)
                 begin = max(moved[0], last + p[_RECEIVE])
                 moved[0] = begin + work
                 slots[0, slot] = moved[0]
             else:
-                begin = t - work
+                begin, gather = t - work, -1
                 moved[1] = t
                 if dram[_KIND] == REPLAYED:
                     sent = _send(dram, port, t, p[_SEND], beats)
@@ -504,7 +569,6 @@ def run(
                     dram[channel] = taken + 1
                     answered[port] = max(max(taken, sent) + wait, answered[port] + 1)
                 else:
-                    first, last = dram_access(dram, t, address, size, 1)
                     port_free[1, port] = max(t + p[_SEND], port_free[1, port]) + beats
                     answered[port] = max(max(last, port_free[1, port]) + dram[_RESPONSE], answered[port] + 1)
                 slots[1, slot] = answered[port]
@@ -596,4 +660,99 @@ def run(
     cycles = end_at
     for e in range(5):
         cycles = max(cycles, given[e])
-    return cycles
+    marks[_FETCH_NEXT] = fetch_next
+    return _FINISHED, cycles
+
+
+@njit(cache=True)
+def run(
+    table: _Array,
+    first: _Array,
+    by_engine: _Array,
+    p: _Array,
+    dram: _Array,
+    places: _Array,
+    frames: int,
+    times: _Array,
+    cause: _Array,
+    stalls: _Array,
+    totals: _Array,
+    spans: _Array,
+    log: _Array,
+) -> int:
+    """Simulate cores that run the same programs, frame after frame; 0, or -1 where nothing can go on.
+
+    Parameters
+    ----------
+    table : (n, len(TABLE))
+        All programs of a frame, one behind the other.
+    first : (programs + 1,)
+        Where each begins in `table`.
+    by_engine : (programs, 5, most)
+        Instructions of each engine, in order, counted from the program's first.
+    p : (programs, len(PARAMETERS))
+        Machine vectors.
+    dram : DRAM state
+    places : (cores, programs, 2)
+        Cycle of the memory's clock in which a core starts, and where the program's regions start in the DRAM.
+    frames : int
+        That every core finishes; those that are ready earlier go on with another one, as long as they are not alone.
+    times : (cores, rows, n, 4), out
+        queued, start, busy_end, done, on a clock that begins with the program. Here and below a row is a frame, and
+        with several cores there is a last one more, for the frames beyond.
+    cause : (cores, rows, n), out
+        What it waited for before its start.
+    stalls : (cores, rows, programs, 5, len(CAUSES)), out
+    totals : (cores, rows, programs, 5, 2), out
+        Busy cycles; the cycle at which the engine had nothing left.
+    spans : (cores, rows, programs, 2), out
+        Start and end of each program on the memory's clock.
+    log : (cores, bursts, len(LOG)), out
+        The first bursts of each core.
+    """
+    many, programs, rows = len(places), len(first) - 1, times.shape[1]
+    begun = places[:, 0, 0].copy()  # of the program that runs
+    asks = begun.copy()  # no burst of this core comes earlier
+    frame, job = np.zeros(many, np.int64), np.zeros(many, np.int64)
+    place = np.zeros(2, np.int64)
+    # State of each core; the largest program's words.
+    core, words = np.zeros((many, _ROWS, _MARKS), np.int64), np.zeros((many, 2, table.shape[0]), np.int64)
+    map_groups = np.zeros((many, 4, p[0, _MAP_GROUPS]), np.int64)
+    slots = np.zeros((many, 2, p[0, _OUTSTANDING] * p[0, _PORTS]), np.int64)
+    ports = np.zeros((many, 3, p[0, _PORTS]), np.int64)
+    unfinished = many
+    while unfinished > 0:
+        c = 0
+        for k in range(1, many):
+            if asks[k] < asks[c]:
+                c = k
+        until = _INF
+        for k in range(many):
+            if k != c:
+                until = min(until, asks[k] if k > c else asks[k] - 1)
+        j, f = job[c], min(frame[c], rows - 1)
+        a, b = first[j], first[j + 1]
+        place[0], place[1] = begun[c], places[c, j, 1]
+        found, at = _advance(
+            table[a:b], by_engine[j], p[j], dram, times[c, f, a:b], cause[c, f, a:b], stalls[c, f, j], totals[c, f, j],
+            core[c], words[c], map_groups[c], slots[c], ports[c], log[c], place, until, many > 1,
+        )  # fmt: skip
+        if found == _STUCK:
+            return -1
+        if found == _WAITING:
+            asks[c] = at
+            continue
+        spans[c, f, j, 0], spans[c, f, j, 1] = begun[c], begun[c] + at
+        begun[c] += max(at, core[c, 0, _FETCH_NEXT]) if many > 1 else at
+        asks[c] = begun[c]
+        logged = core[c, 0, _LOGGED]
+        core[c], words[c], map_groups[c], slots[c], ports[c] = 0, 0, 0, 0, 0
+        core[c, 0, _LOGGED] = logged
+        job[c] += 1
+        if job[c] == programs:
+            job[c], frame[c] = 0, frame[c] + 1
+            unfinished -= frame[c] == frames
+        if f == rows - 1 and rows > frames:
+            stalls[c, f] = 0
+            totals[c, f] = 0
+    return 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from ..ir.arch import Arch
 from ..ir.isa import (
@@ -33,7 +35,6 @@ from ..ir.latency import (
     LOAD_RECEIVE,
     LOAD_START,
     LOAD_TAIL,
-    SAVE_SEND,
     SAVE_START,
     SAVE_TAIL,
     TOKEN,
@@ -43,11 +44,12 @@ from ..ir.latency import (
     conv_tail,
     dwc_tail,
 )
-from .dram import DRAM_RESPONSE, DramSpec, dram_access
+from .dram import DramSpec
+from .events import region_bases, region_starts
+from .oracle_memory import SlowMemory, SlowRecording
 from .replay import Replay
-from .simulation import region_bases
 
-__all__ = ["busy_and_tail", "oracle_times"]
+__all__ = ["busy_and_tail", "oracle_shared", "oracle_times"]
 
 _Row = dict[str, int]
 
@@ -223,88 +225,75 @@ class _Stream:
     taken: int = 0
 
 
-class _Memory:
-    """The DRAM model behind ports that take an address at once, and a beat in every cycle."""
-
-    def __init__(self, spec: DramSpec, arch: Arch) -> None:
-        self.state, self.beat = spec.state(), arch.beat_bytes
-        self.response = int(self.state[DRAM_RESPONSE])
-        self.read_port: dict[tuple[str, int], int] = {}
-        self.sent = [0] * arch.dma.ports
-        self.answered = [-1] * arch.dma.ports
-
-    def read(self, channel: str, port: int, t: int, at: int, size: int) -> tuple[int, int]:
-        """A burst whose address is on the bus at `t`: when that is taken, and the cycle after the last beat."""
-        first, last = dram_access(self.state, t, at, size, 0)
-        beats = -(-(at % self.beat + size) // self.beat)
-        end = max(last, max(first, self.read_port.get((channel, port), 0)) + beats)
-        self.read_port[channel, port] = end
-        return t, end
-
-    def write(self, port: int, t: int, at: int, size: int) -> int:
-        """The cycle after the response of a burst that is gathered at `t`."""
-        _, last = dram_access(self.state, t, at, size, 1)
-        self.sent[port] = max(t + SAVE_SEND, self.sent[port]) + -(-(at % self.beat + size) // self.beat)
-        self.answered[port] = max(max(last, self.sent[port]) + self.response, self.answered[port] + 1)
-        return self.answered[port]
-
-
-class _Recorded(_Memory):
-    """A recorded bus."""
-
-    def __init__(self, replay: Replay, arch: Arch) -> None:
-        self.beat, self.ports = arch.beat_bytes, arch.dma.ports
-        self.waits = {"fetch": iter(replay.fetch.tolist()), "load": iter(replay.load.tolist())}
-        self.save, self.beats = iter(replay.save.tolist()), [w.tolist() for w in replay.beats]
-        self.gathered: list[list[tuple[int, int]]] = [[] for _ in range(self.ports)]
-        self.address_free = [0] * self.ports
-        self.answered = [-1] * self.ports
-
-    def read(self, channel: str, port: int, t: int, at: int, size: int) -> tuple[int, int]:
-        address, data = next(self.waits[channel])
-        return t + address, t + address + data
-
-    def write(self, port: int, t: int, at: int, size: int) -> int:
-        address, response = next(self.save)
-        taken = max(t, self.address_free[port]) + address
-        self.address_free[port] = taken + 1
-        self.gathered[port].append((t, -(-(at % self.beat + size) // self.beat)))
-        done = max(taken, self._last_beat(port)) + response
-        self.answered[port] = max(done, self.answered[port] + 1)
-        return self.answered[port]
-
-    def _last_beat(self, port: int) -> int:
-        """Cycle in which the last beat so far is taken: the way of all beats to the bus, again, cycle for cycle."""
-        way: list[int | None] = [None] * 6  # beats on their way; the last may enter one of the two places
-        coming, entering = deque(self.gathered[port]), 0
-        out: int | None = None  # on the bus, since
-        spare: int | None = None
-        waits, since, number, total = self.beats[port], 0, 0, sum(n for _, n in self.gathered[port])
-        for t in range(coming[0][0], 1 << 40):
-            moves = spare is None
-            takes = out is not None and t >= since + waits[out]
-            if takes and out == total - 1:
-                return t
-            shown = way[-1] if moves else None
-            if takes or out is None:
-                out, spare, since = (shown if spare is None else spare), None, t + 1
-            elif shown is not None:
-                spare = shown
-            if moves:
-                if not entering and coming and t >= coming[0][0] + SAVE_SEND - 7:
-                    entering = coming.popleft()[1]
-                way = [number if entering else None, *way[:-1]]
-                number, entering = number + (entering > 0), max(0, entering - 1)
-        raise AssertionError
-
-
 def oracle_times(
     program: Program, arch: Arch, spec: DramSpec | Replay, limit: int = 1_000_000
 ) -> tuple[int, list[list[int]]]:
     """Cycles, and (queued, start, busy_end, done) of each instruction, as `simulation.trace` gives them."""
+    recorded = isinstance(spec, Replay)
+    memory = SlowRecording(spec, arch) if isinstance(spec, Replay) else SlowMemory(spec.state(), arch)
+    core = _lived(program, arch, memory, recorded)
+    for _ in range(limit):
+        try:
+            next(core)
+        except StopIteration as end:
+            found: _Life = end.value
+            return found.cycles, found.times
+    raise TimeoutError(f"not finished after {limit} cycles")
+
+
+def oracle_shared(
+    programs: Sequence[Program],
+    arch: Arch,
+    spec: DramSpec,
+    starts: Sequence[int],
+    frames: int,
+    limit: int = 1_000_000,
+) -> list[list[list[tuple[int, int, list[list[int]]]]]]:
+    """By core, frame and program: start and end on the memory's clock, and times, as `shared.trace_shared` gives them.
+
+    In each cycle the cores live one after the other, the lowest first.
+    """
+    state, bases = spec.state(), region_starts(programs, len(starts))
+    lives: list[list[tuple[int, int, list[list[int]]]]] = [[] for _ in starts]
+    begin, cores = list(starts), [_idle() for _ in starts]
+    for t in range(limit):
+        for c, life in enumerate(lives):
+            if begin[c] == t:
+                job = len(life) % len(programs)
+                cores[c] = _lived(programs[job], arch, SlowMemory(state, arch, t, int(bases[c, job])), True)
+            try:
+                next(cores[c])
+            except StopIteration as end:
+                found: _Life = end.value
+                life.append((begin[c], begin[c] + found.cycles, found.times))
+                begin[c] += max(found.cycles, found.fetched)
+                cores[c] = _idle()
+        if min(map(len, lives)) >= frames * len(programs):
+            n = len(programs)
+            return [[life[f * n : (f + 1) * n] for f in range(frames)] for life in lives]
+    raise TimeoutError(f"not finished after {limit} cycles")
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """A program's end."""
+
+    cycles: int
+    times: list[list[int]]
+    fetched: int
+    """Cycle from which the fetch port is free."""
+
+
+def _idle() -> Generator[None, None, _Life]:
+    """A core that has ended one program and not begun the next."""
+    while True:
+        yield
+
+
+def _lived(program: Program, arch: Arch, memory: SlowMemory, whole: bool) -> Generator[None, None, _Life]:
+    """A program on one core, a cycle each turn; with `whole`, up to the last word of the last fetch."""
     rows = [{name: int(v) for name, v in zip(COLUMNS, r, strict=True)} for r in program.fields]
     bases = region_bases(program)
-    memory = _Recorded(spec, arch) if isinstance(spec, Replay) else _Memory(spec, arch)
     times = [[-1] * 4 for _ in rows]
     queues: dict[Engine, deque[int]] = {e: deque() for e in Engine}
     finished: dict[Engine, list[int]] = {e: [] for e in Engine}  # cycles of tokens, in order
@@ -363,7 +352,7 @@ def oracle_times(
         free[e] = t + 1 if e == Engine.LOAD else t
         s.row = -1
 
-    for t in range(limit):
+    for t in count():
         # Fetch: room for a whole group once enough instructions, up to the cycle before, were dispatched.
         gone = bisect_left(dispatch_at, t - FETCH_START + 1)
         room = (fetch_at // FETCH_BYTES + 1) * per_fetch - gone <= arch.queues.prefetch
@@ -450,6 +439,9 @@ def oracle_times(
                 read_owner[g] = (e, until_read)
             for g in writes:
                 write_owner[g] = (e, until_write)
-        if end is not None and all(x[3] >= 0 for x in times[:-1]):
-            return max(end, *(f[-1] for f in finished.values() if f), 0), times
-    raise TimeoutError(f"not finished after {limit} cycles")
+        fetched = not whole or fetch_at >= fetch_end
+        if fetched and end is not None and all(x[3] >= 0 for x in times[:-1]):
+            cycles = max(end, *(f[-1] for f in finished.values() if f), 0)
+            return _Life(cycles, times, fetch_next)
+        yield
+    raise AssertionError

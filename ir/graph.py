@@ -1,4 +1,4 @@
-"""The int8 graph: tensors of one frame, and the operators the DPU knows.
+"""The int8 graph: tensors of one frame (or of a batch, frames below each other), and the operators the DPU knows.
 
 Layouts: feature maps are (H, W, C) int8, one frame; vectors are (1, 1, C). Convolution weights are
 (O, KH, KW, I). Real value of an activation q is ``(q - zero_point) * scale``. What each operator computes,
@@ -66,7 +66,7 @@ class Quant:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A feature map of one frame.
+    """A feature map.
 
     Parameters
     ----------
@@ -451,6 +451,9 @@ class Graph:
     ops : tuple of Op
         Each input is a graph input or an earlier output.
     inputs, outputs : tuple of str
+    frames : int
+        Frames of a batch. Each map holds them below each other, `frames` times as high as the operators say; no
+        window reaches from one frame into the next.
 
     Raises
     ------
@@ -463,8 +466,13 @@ class Graph:
     ops: tuple[Op, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    frames: int = 1
 
     def __post_init__(self) -> None:
+        if self.frames < 1 or any(t.shape[0] % self.frames for t in self.tensors.values()):
+            raise ModelError(
+                f"graph {self.name}: {self.frames} frames do not divide the maps' rows", frames=self.frames
+            )
         known = set(self.inputs)
         for name in (*self.inputs, *self.outputs):
             if name not in self.tensors:
@@ -478,8 +486,8 @@ class Graph:
             if op.output in known:
                 raise ModelError(f"{op.name}: output {op.output} is produced twice", node=op.name)
             got, want = (
-                op.infer(tuple(self.tensors[i].shape for i in op.inputs)),
-                self.tensors[op.output].shape,
+                op.infer(tuple(map(self.frame_shape, op.inputs))),
+                self.frame_shape(op.output),
             )
             if got != want:
                 raise ModelError(f"{op.name}: declared output {want}, the operator gives {got}", node=op.name)
@@ -490,11 +498,47 @@ class Graph:
         for tensor in self.tensors.values():
             h, w, c = tensor.shape
             if min(tensor.shape) < 1 or max(h, w) > MAX_EXTENT or c > MAX_CHANNELS:
+                if self.frames > 1 and h // self.frames <= MAX_EXTENT:
+                    raise ModelError(
+                        f"tensor {tensor.name}: {self.frames} frames of {h // self.frames} rows are {h} rows, the DPU takes "
+                        f"{MAX_EXTENT}; take at most {MAX_EXTENT * self.frames // h} frames a batch",
+                        tensor=tensor.name, frames=self.frames,
+                    )  # fmt: skip
                 raise ModelError(
                     f"tensor {tensor.name} is {h}x{w}x{c}; the DPU takes extents 1..{MAX_EXTENT} "
                     f"and 1..{MAX_CHANNELS} channels; crop or resize it before the network",
                     tensor=tensor.name,
                 )
+
+    def frame_shape(self, tensor: str) -> Shape:
+        """Shape of a map of one frame."""
+        h, w, c = self.tensors[tensor].shape
+        return h // self.frames, w, c
+
+    @cached_property
+    def frame(self) -> Graph:
+        """The graph of one frame; itself where it is of one."""
+        if self.frames == 1:
+            return self
+        tensors = {n: Tensor(n, self.frame_shape(n), t.quant) for n, t in self.tensors.items()}
+        return Graph(self.name, tensors, self.ops, self.inputs, self.outputs)
+
+    def stacked(self, frames: int) -> Graph:
+        """The graph of a batch of so many frames.
+
+        Raises
+        ------
+        ModelError
+            Fewer than one, or more than the ISA's fields hold below each other.
+        """
+        if frames < 1:
+            raise ModelError(f"a batch of {frames} frames: give at least 1", frames=frames)
+        if frames == self.frames:
+            return self
+        tensors = {
+            n: Tensor(n, (t.shape[0] * frames, *t.shape[1:]), t.quant) for n, t in self.frame.tensors.items()
+        }
+        return Graph(self.name, tensors, self.ops, self.inputs, self.outputs, frames)
 
     @cached_property
     def producer(self) -> dict[str, Op]:
@@ -510,10 +554,14 @@ class Graph:
                 readers[name].append(op)
         return {name: tuple(ops) for name, ops in readers.items()}
 
+    def macs_of(self, op: Op) -> int:
+        """Multiply-accumulates of an operator, all frames."""
+        return self.frames * op.macs(self.frame_shape(op.output))
+
     @cached_property
     def macs(self) -> int:
-        """Multiply-accumulates of one frame."""
-        return sum(op.macs(self.tensors[op.output].shape) for op in self.ops)
+        """Multiply-accumulates, all frames."""
+        return sum(map(self.macs_of, self.ops))
 
     @cached_property
     def parameters(self) -> int:
@@ -527,7 +575,8 @@ class Graph:
         return f"<Graph {self.name}: {len(self.ops)} operators, {self.macs / 1e6:.1f} MMAC>"
 
     def __str__(self) -> str:
-        lines = [f"graph {self.name} ({', '.join('%' + i for i in self.inputs)})"]
+        frames = f" of {self.frames} frames" if self.frames > 1 else ""
+        lines = [f"graph {self.name} ({', '.join('%' + i for i in self.inputs)}){frames}"]
         for op in self.ops:
             kind = type(op).__name__.lower()
             if isinstance(op, Conv):

@@ -42,11 +42,12 @@ Acc = NDArray[np.int64]
 def run(
     graph: Graph, inputs: dict[str, Map], observe: Callable[[str, Map], None] | None = None
 ) -> dict[str, Map]:
-    """Evaluate a graph on one frame.
+    """Evaluate a graph.
 
     Parameters
     ----------
     inputs : dict of name to int8 (H, W, C)
+        Frames of a batch below each other.
     observe : callable, optional
         Called with each tensor's name and value as it is produced.
 
@@ -60,13 +61,27 @@ def run(
     ModelError
         An input is missing or has another shape or type.
     """
-    values: dict[str, Map] = {}
     for name in graph.inputs:
         value, want = inputs.get(name), graph.tensors[name].shape
         if value is None or value.shape != want or value.dtype != np.int8:
             got = "nothing" if value is None else f"{value.dtype}{list(value.shape)}"
             raise ModelError(f"input {name}: got {got}, the graph takes int8{list(want)}", tensor=name)
-        values[name] = value
+    if graph.frames == 1:
+        return _run_frame(graph, inputs, observe)
+    made: dict[str, list[Map]] = {}
+    keep = (lambda name, value: made.setdefault(name, []).append(value)) if observe is not None else None
+    parts = {name: np.split(inputs[name], graph.frames) for name in graph.inputs}
+    frames = [_run_frame(graph.frame, {n: p[f] for n, p in parts.items()}, keep) for f in range(graph.frames)]
+    if observe is not None:
+        for name, values in made.items():
+            observe(name, np.concatenate(values))
+    return {name: np.concatenate([out[name] for out in frames]) for name in graph.outputs}
+
+
+def _run_frame(
+    graph: Graph, inputs: dict[str, Map], observe: Callable[[str, Map], None] | None
+) -> dict[str, Map]:
+    values = {name: inputs[name] for name in graph.inputs}
     last_use = {name: i for i, op in enumerate(graph.ops) for name in op.inputs}
     for i, op in enumerate(graph.ops):
         quants = tuple(graph.tensors[n].quant for n in op.inputs)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..hwsim.dram import DRAM_RESPONSE, DramSpec, parse
 from ..hwsim.dram_callback import dram_callback
-from ..hwsim.simulation import region_bases
+from ..hwsim.events import region_bases
 from ..ir.arch import Arch
 from ..ir.errors import SimulationError
 from ..ir.isa import Engine, Program, Region

@@ -136,12 +136,13 @@ def _packing(
     }
     if -(-h * w // n) >= h * -(-w // n):
         return plain
-    a, d = task.sources[part.source].ring, task.out.ring
+    source = task.sources[part.source]
+    a, d = source.ring, task.out.ring
     reads = all(
-        free_of_conflicts(h, w, n, n, sy, sx, a.pitch, a.rows, (row + ky * geometry["dy"]) % a.rows, banks)
+        free_of_conflicts(h, w, n, n, sy, sx, a.pitch, a.rows, source.row(row + ky * geometry["dy"]), banks)
         for ky in range(geometry["kh"])
     )
-    writes = free_of_conflicts(h, w, n, drain, *part.step, d.pitch, d.rows, out_row % d.rows, banks)
+    writes = free_of_conflicts(h, w, n, drain, *part.step, d.pitch, d.rows, task.out.row(out_row), banks)
     return {"packed": 1, "ways": 1, "drain_ways": 1} if reads and writes else plain
 
 

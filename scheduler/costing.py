@@ -300,7 +300,7 @@ class Costing(LayerCosts):
                 continue
             width = tensors[layer.output].shape[1] if tiles == 1 else cols
             if layer.reduces:
-                busy[layer.output] = float(self.busy(layer, 1, 1))
+                busy[layer.output] = float(self.busy(layer, tensors[layer.output].shape[0], 1))
             else:
                 busy[layer.output] = float(self.tiles_busy(layer, heights[layer.output], width) * tiles)
                 again = 1 if resident or order == "chunks" else strips.count * tiles

@@ -22,13 +22,16 @@ from ..ir.arch import Arch
 from ..ir.depthwise import fits
 from ..ir.errors import ScheduleError
 from ..ir.graph import (
+    Add,
     Concat,
     Conv,
     ConvTranspose,
     Graph,
+    Mul,
     Op,
     Pad,
     Pool,
+    PRelu,
     Reshape,
     Resize,
     Shape,
@@ -102,7 +105,14 @@ class Layer:
     """What one engine computes of one output tensor.
 
     ``needs(k, low, high, axis)`` gives the rows (axis 0) or columns (1) of input k behind output rows low..high-1,
-    inside the map and never empty.
+    inside the map and never empty. Rows count through all frames of a batch.
+
+    Parameters
+    ----------
+    height : int
+        Rows of the output of one frame (of the input, where it `reduces`).
+    rowwise : bool
+        Each output row takes the same row of every input and nothing else: rows of several frames are as rows of one.
     """
 
     name: str
@@ -116,6 +126,8 @@ class Layer:
     low: int = -128
     high: int = 127
     mode: RoundingMode = "f32"
+    height: int = 1
+    rowwise: bool = False
     reduces: bool = False
     """Global pooling: takes its input strip by strip and has its one output pixel after the last."""
     memo: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = field(
@@ -170,15 +182,14 @@ def make_layers(graph: Graph, arch: Arch, *, fold_tables: bool = True) -> tuple[
 
 
 def _layer(op: Op, graph: Graph, arch: Arch) -> Layer:
-    shapes = tuple(graph.tensors[i].shape for i in op.inputs)
-    out = graph.tensors[op.output]
+    shapes, out = tuple(map(graph.frame_shape, op.inputs)), graph.frame_shape(op.output)
     parts: tuple[Part, ...] = ()
     engine: Engine | None = Engine.VEC
     clamp: dict[str, Any] = {k: getattr(op, k) for k in ("low", "high", "mode") if hasattr(op, k)}
     if isinstance(op, Conv):
         parts, engine = _conv_parts(op, arch)
     elif isinstance(op, ConvTranspose):
-        parts, engine = _transposed_parts(op, out.shape, arch), Engine.CONV
+        parts, engine = _transposed_parts(op, out, arch), Engine.CONV
     elif isinstance(op, Pad):
         parts = _pad_parts(op, shapes[0], arch.rounding[0])
         engine = _depthwise_engine(parts[0], arch)
@@ -191,16 +202,55 @@ def _layer(op: Op, graph: Graph, arch: Arch) -> Layer:
         engine = None
     if parts and parts[0].raw:
         clamp = {"mode": arch.rounding[0]}
-    needs = _needs(op, shapes, parts)
+    needs = _of_frames(_needs(op, shapes, parts), tuple(s[0] for s in shapes), out[0], graph.frames)
     whole = (
         isinstance(op, Pool)
         and op.window == Window(shapes[0][:2], op.window.stride, (1, 1))
         and shapes[0][0] > 1
     )
-    return Layer(op.name, op, engine, op.inputs, op.output, needs, parts, **clamp, reduces=whole)
+    height = shapes[0][0] if whole else out[0]
+    alone = _rowwise(op, shapes, out, parts)
+    return Layer(
+        op.name,
+        op,
+        engine,
+        op.inputs,
+        op.output,
+        needs,
+        parts,
+        **clamp,
+        height=height,
+        rowwise=alone,
+        reduces=whole,
+    )
+
+
+def _rowwise(op: Op, shapes: tuple[Shape, ...], out: Shape, parts: tuple[Part, ...]) -> bool:
+    if parts:
+        flat = all(
+            p.window.kernel[0] == p.step[0] == 1 and not (p.window.pad[0] or p.origin[0]) for p in parts
+        )
+        return flat and all(s[0] == out[0] for s in shapes)
+    return isinstance(op, (Add, Concat, Mul, PRelu, Table)) and all(s[:2] == out[:2] for s in shapes)
 
 
 # -- input rows and columns behind output rows and columns -------------------------------------------------------------
+def _of_frames(needs: Needs, inputs: tuple[int, ...], output: int, frames: int) -> Needs:
+    """Rows of frames below each other, from those of one: `inputs` and `output` are rows of a frame."""
+    if frames == 1:
+        return needs
+
+    def stacked(k: int, low: int, high: int, axis: int = 0) -> tuple[int, int]:
+        if axis:
+            return needs(k, low, high, axis)
+        first, last = low // output, (high - 1) // output
+        begin = needs(k, low - first * output, min(high - first * output, output))[0]
+        end = needs(k, max(0, low - last * output), high - last * output)[1]
+        return first * inputs[k] + begin, last * inputs[k] + end
+
+    return stacked
+
+
 def _needs(op: Op, shapes: tuple[Shape, ...], parts: tuple[Part, ...]) -> Needs:
     def span(low: int, high: int, size: int) -> tuple[int, int]:
         low = min(max(low, 0), size - 1)

@@ -359,15 +359,30 @@ class _Walk:
             self.out += self._compute(task)
 
     def _compute(self, task: Task) -> list[Action]:
-        """Instructions that make output rows and columns of a layer."""
+        """Instructions that make output rows and columns of a layer, those of one frame after those of another."""
+        if self.graph.frames == 1 or task.layer.rowwise:
+            return self._compute_rows(task, self.graph)
+        out: list[Action] = []
+        graph, size = self.graph, task.layer.height
+        for f in range(task.rows[0] // size, -(-task.rows[1] // size)):
+            heights = [graph.frame_shape(t)[0] for t in task.layer.inputs]
+            sources = (replace(s, top=f * h) for s, h in zip(task.sources, heights, strict=True))
+            target = replace(task.out, top=f * graph.frame_shape(task.layer.output)[0])
+            rows = max(task.rows[0] - f * size, 0), min(task.rows[1] - f * size, size)
+            out += self._compute_rows(
+                replace(task, sources=tuple(sources), out=target, rows=rows), graph.frame
+            )
+        return out
+
+    def _compute_rows(self, task: Task, graph: Graph) -> list[Action]:
         with_parts = depthwise_instructions if task.statement.kind == "dwc" else array_instructions
         if not task.layer.parts:
-            return vector_instructions(task, self.graph, self.arch, self.constants)
+            return vector_instructions(task, graph, self.arch, self.constants)
         out: list[Action] = []
         for p, part in enumerate(task.layer.parts):
             for rows, cols in _padded_tiles(task, part):
                 tile = replace(task, rows=rows, cols=cols)
-                out += with_parts(tile, p, self.graph, self.arch, self.constants)
+                out += with_parts(tile, p, graph, self.arch, self.constants)
         return out
 
     def _ring_of(self, tensor: str, layer: Layer) -> Source:

@@ -21,10 +21,19 @@ Kept = dict[tuple[object, ...], Chunk]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A ring in force, and the first column of the map that it holds."""
+    """A ring in force.
+
+    Parameters
+    ----------
+    first : int
+        Column of the map that its first one holds.
+    top : int
+        Row of the map that operands call row 0: the first of their frame.
+    """
 
     ring: Ring
     first: int
+    top: int = 0
 
     def operand(self, prefix: str, row: int, column: int, block: int = 0) -> dict[str, int]:
         """Fields of the operand whose row 0 is map row `row`, column 0 map column `column`."""
@@ -35,8 +44,12 @@ class Source:
             f"{prefix}_pitch": r.pitch,
             f"{prefix}_plane": r.plane,
             f"{prefix}_rows": r.rows,
-            f"{prefix}_row0": row % r.rows,
+            f"{prefix}_row0": self.row(row),
         }
+
+    def row(self, row: int) -> int:
+        """Row of the ring that holds an operand's row."""
+        return (self.top + row) % self.ring.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,8 @@ class Task:
 
     Parameters
     ----------
+    rows : (low, high)
+        Of a frame, where the layer's windows end at its frames' edges; else of the map.
     index : int
         Of the layer, for reports.
     only : int or None

@@ -126,7 +126,7 @@ class StripGroup:
             maker,
             np.array([t in outputs for t in self.names]),
             np.array([number[layer.output] for layer in layers], np.int64),
-            np.array([layer.reduces for layer in layers]),
+            np.array([layer.height if layer.reduces else 0 for layer in layers], np.int64),
             np.array([-1 if layer.engine is None else int(layer.engine) for layer in layers], np.int64),
             np.array([i for i, _, _ in edges], np.int64),
             np.array([number[t] for _, _, t in edges], np.int64),
@@ -160,7 +160,8 @@ def _rows(  # type: ignore[no-untyped-def]
     rows, count, stage, height, maker, wanted, output, reduces, engine, reader, source, at, first, stop, driver, need,
     ring, slack,
 ):  # fmt: skip
-    """Fill `need` (tensor, strip), `ring` and `slack`; edge e is an input of layer `reader[e]`, tensor `source[e]`."""
+    """Fill `need` (tensor, strip), `ring` and `slack`; edge e is an input of layer `reader[e]`, tensor `source[e]`;
+    `reduces`: rows of a frame that a layer makes one of, or 0."""
     layers, edges = len(output), len(reader)
     is_read = np.zeros(len(height), np.bool_)
     for e in range(edges):
@@ -187,6 +188,12 @@ def _rows(  # type: ignore[no-untyped-def]
                 else:
                     want = stop[at[e] + need[t, s] - 1] if need[t, s] > 0 else 0
                 need[of, s] = max(need[of, s], want)
+
+    for e in range(edges):  # each frame's row exists when its rows are read; the last with the last strip
+        i = reader[e]
+        if reduces[i] and height[output[i]] > 1:
+            for s in range(1, count):
+                need[output[i], s] = need[source[e], s] // reduces[i]
 
     latest = 0
     for t in range(len(height)):

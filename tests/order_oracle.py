@@ -15,8 +15,9 @@ from itertools import pairwise
 import numpy as np
 from graphs import GraphBuilder
 from ortools.sat.python import cp_model
+from tilewright.hwsim.events import kernel_table
 from tilewright.hwsim.kernel import TABLE
-from tilewright.hwsim.simulation import kernel_table, trace
+from tilewright.hwsim.simulation import trace
 from tilewright.ir.arch import Arch
 from tilewright.ir.graph import Graph
 from tilewright.ir.hazards import find_races

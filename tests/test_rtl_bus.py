@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tilewright as tw
 from tilewright.hwsim.emulate import emulate
-from tilewright.hwsim.simulation import region_bases
+from tilewright.hwsim.events import region_bases
 from tilewright.ir.arch import Arch
 from tilewright.ir.isa import Region
 from tilewright.rtl.axi import BOUNDARY

@@ -14,7 +14,8 @@ from graphs import inputs_of
 from numpy.typing import NDArray
 from replays import random_plan
 from running import dram_image
-from tilewright.hwsim.simulation import region_bases, trace
+from tilewright.hwsim.events import region_bases
+from tilewright.hwsim.simulation import trace
 from tilewright.ir.isa import WORD_BYTES, Engine, Opcode, Program, Region, encode, instruction
 from tilewright.rtl.agreement import agree
 from tilewright.rtl.cosim import CosimCore, CosimRun
