@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .cli_console import staged
-from .cli_options import COMMON, DATA, MACHINE, Common, Data, Machine, parse_settings, parse_shapes
+from .cli_options import COMMON, DATA, MACHINE, SHARING, Common, Data, Machine, Sharing, parse_shapes
 
 if TYPE_CHECKING:
     from .compiled import Compiled
@@ -29,6 +29,7 @@ def compile(
     *,
     machine: Machine = MACHINE,
     data: Data = DATA,
+    sharing: Sharing = SHARING,
     twin: Twin = True,
     verify: Verify = False,
     figures: Figures = True,
@@ -38,7 +39,7 @@ def compile(
     """Quantise, schedule, simulate and report."""
     with staged(common) as stage:
         compiled = compiled_from(model, machine, data, common, stage)
-        result = result_of(compiled, twin=twin, verify=verify, on_stage=stage)
+        result = result_of(compiled, twin=twin, verify=verify, sharing=sharing, on_stage=stage)
         folder = output or Path("tilewright-out") / f"{compiled.model.name}-{compiled.arch.name}"
         deliver(compiled, result, folder, stage, figures=figures)
     answer(common, result, folder)
@@ -49,6 +50,7 @@ def simulate(
     *,
     machine: Machine = MACHINE,
     data: Data = DATA,
+    sharing: Sharing = SHARING,
     twin: Twin = True,
     verify: Verify = False,
     figures: Figures = True,
@@ -64,6 +66,7 @@ def simulate(
             source,
             machine=machine,
             data=data,
+            sharing=sharing,
             twin=twin,
             verify=verify,
             figures=figures,
@@ -73,7 +76,7 @@ def simulate(
         return
     with staged(common) as stage:
         compiled = compiled_from(source, machine, data, common, stage)
-        result = result_of(compiled, twin=twin, verify=verify, on_stage=stage)
+        result = result_of(compiled, twin=twin, verify=verify, sharing=sharing, on_stage=stage)
         folder = output or Path(source)
         deliver(compiled, result, folder, stage, figures=figures)
     answer(common, result, folder)
@@ -109,7 +112,7 @@ def compiled_from(
     from .ir.board import Board
     from .ir.errors import ModelError
 
-    settings = parse_settings(machine.set)
+    settings = machine.settings
     if not Path(source).is_dir():
         return compiled_model(
             source,
@@ -133,6 +136,7 @@ def compiled_from(
     on_stage("open the folder")
     compiled = Compiled.load(source)
     if not machine.names_another:
+        compiled = compiled if machine.cores is None else compiled.with_cores(machine.cores)
         return compiled.with_dram(machine.dram) if machine.dram else compiled
     board = Board.load(machine.board) if machine.board else compiled.board
     arch = machine_of(machine.arch or compiled.arch, settings)
@@ -152,14 +156,23 @@ def _options(machine: Machine) -> Options | None:
     return None if machine.dram_limit is None else Options(dram_gbps=machine.dram_limit)
 
 
-def result_of(compiled: Compiled, *, twin: bool, verify: bool, on_stage: Callable[[str], None]) -> Result:
+def result_of(
+    compiled: Compiled,
+    *,
+    twin: bool,
+    verify: bool,
+    sharing: Sharing = SHARING,
+    on_stage: Callable[[str], None],
+) -> Result:
     """The simulated result, beside its twin without the depthwise engine where there is one and it is wanted."""
     exact = None
     if verify:
         on_stage("compare the emulator with the reference")
         exact = compiled.verify_values(every=True)
     beside = compiled.without_dwc(on_stage) if twin and compiled.arch.has_dwc else None
-    return compiled.simulate(exact=exact, beside=beside, on_stage=on_stage)
+    return compiled.simulate(
+        exact=exact, beside=beside, frames=sharing.frames, stagger=sharing.stagger, on_stage=on_stage
+    )
 
 
 def deliver(

@@ -20,8 +20,10 @@ __all__ = [
     "Machine",
     "parse_settings",
     "parse_shapes",
+    "SHARING",
     "Settings",
     "Shapes",
+    "Sharing",
 ]
 
 
@@ -95,12 +97,28 @@ class Machine:
         Parameter(help="What the schedule minimises.  [default: latency]"),
     ] = None
 
+    cores: Annotated[
+        int | None,
+        Parameter(
+            help="Cores of the design, each on frames of its own, sharing the memory.  [default: the machine's]"
+        ),
+    ] = None
     dram_limit: Annotated[
         float | None,
         Parameter(
             help="GB/s of DRAM traffic, on average, that the schedule is planned for.  [default: the memory's]"
         ),
     ] = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of the machine to change."""
+        fields = parse_settings(self.set)
+        if self.cores is None:
+            return fields
+        if fields.get("cores", self.cores) != self.cores:
+            raise ArchError(f"--cores {self.cores} and --set cores={fields['cores']}: leave one of them out")
+        return {**fields, "cores": self.cores}
 
     @property
     def names_another(self) -> bool:
@@ -125,7 +143,25 @@ class Data:
     input_shape: Shapes = ()
 
 
-COMMON, MACHINE, DATA = Common(), Machine(), Data()
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Sharing:
+    """How several cores are simulated."""
+
+    frames: Annotated[
+        int, Parameter(help="With several cores: frames of each, back to back; the first warms up.")
+    ] = 3
+    stagger: Annotated[
+        bool,
+        Parameter(
+            help="With several cores: start them spread over a frame instead of in one cycle.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False
+
+
+COMMON, MACHINE, DATA, SHARING = Common(), Machine(), Data(), Sharing()
 """Nothing given."""
 
 

@@ -201,14 +201,23 @@ class Compiled:
         dram: str | None = None,
         exact: Exact | None = None,
         beside: Compiled | None = None,
+        cores: int | None = None,
+        frames: int = 3,
+        stagger: bool = False,
         on_stage: Callable[[str], None] = silent,
     ) -> Result:
-        """Cycles, traffic and energy of one frame.
+        """Cycles, traffic and energy of one frame; of several cores, also how they fare on one DRAM (`Result.shared`).
 
         Parameters
         ----------
         dram : str, optional
             Another memory: ``fixed:BYTES_PER_CYCLE[,LATENCY]`` or ``banked:PART``.
+        cores : int, optional
+            Of this design, each on frames of its own, sharing the memory; default: the machine's.
+        frames : int
+            Of each of several cores, back to back; the first warms up.
+        stagger : bool
+            Several cores start spread over a frame; else all in one cycle.
         exact : Exact, optional
             What `verify_values` found; shown in the result.
         beside : Compiled, optional
@@ -216,8 +225,14 @@ class Compiled:
         """
         from .simulated import result_of
 
+        compiled = self.with_dram(dram) if dram else self
         return result_of(
-            self.with_dram(dram) if dram else self, exact=exact, beside=beside, on_stage=on_stage
+            compiled if cores is None else compiled.with_cores(cores),
+            exact=exact,
+            beside=beside,
+            frames=frames,
+            stagger=stagger,
+            on_stage=on_stage,
         )
 
     def without_dwc(self, on_stage: Callable[[str], None] = silent) -> Compiled:
@@ -258,6 +273,27 @@ class Compiled:
 
         parse(dram)
         return replace(self, dram=dram)
+
+    def with_cores(self, cores: int) -> Compiled:
+        """The same programs for a design of so many of these cores.
+
+        Raises
+        ------
+        ArchError
+            A number of cores that cannot be.
+        """
+        arch = self.arch.override({"cores": cores})
+        design = arch.design_hash
+        plans = (
+            replace(
+                p,
+                arch=arch,
+                tiling=replace(p.tiling, design=design),
+                program=replace(p.program, design=design),
+            )
+            for p in self.plans
+        )
+        return replace(self, arch=arch, plans=tuple(plans))
 
     # -- in and out ----------------------------------------------------------------------------------------------------
     def save(self, folder: str | Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from .compiled import Compiled, counted, silent
 from .frontend import HostSegment
 from .hwsim import simulate
 from .hwsim.resources import fits, resources
+from .hwsim.shared import simulate_shared
 from .reports import result as told
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def result_of(
     *,
     exact: Exact | None = None,
     beside: Compiled | None = None,
+    frames: int = 3,
+    stagger: bool = False,
     on_stage: Callable[[str], None] = silent,
 ) -> Result:
     """Simulate each program of a network and gather the result.
@@ -32,6 +35,8 @@ def result_of(
         What was found about its values.
     beside : Compiled, optional
         The same network without the depthwise engine; simulated with the same memory.
+    frames, stagger
+        Of several cores, as `hwsim.shared.simulate_shared` takes them.
     """
     model, arch = compiled.model, compiled.arch
     segments = []
@@ -39,9 +44,21 @@ def result_of(
         on_stage(f"simulate on {arch.name}{counted(i, len(compiled.plans))}")
         run = simulate(plan.program, arch, compiled.dram, board=compiled.board, graph=plan.graph)
         segments.append(told.Segment(run, plan.program))
+    shared = None
+    if arch.cores > 1:
+        on_stage(f"simulate {arch.cores} cores on one memory")
+        shared = simulate_shared(
+            [p.program for p in compiled.plans],
+            arch,
+            compiled.dram,
+            cores=arch.cores,
+            alone_cycles=sum(s.simulation.cycles for s in segments),
+            frames=frames,
+            stagger=stagger,
+        )
     twin = None
     if beside is not None and beside is not compiled:
-        twin = result_of(beside, on_stage=on_stage)
+        twin = result_of(beside.with_cores(arch.cores), frames=frames, stagger=stagger, on_stage=on_stage)
     return told.Result(
         model=told.ModelFacts(
             model.name,
@@ -65,6 +82,7 @@ def result_of(
         provenance=_provenance(compiled),
         sqnr_db=dict(model.sqnr_db),
         without_dwc=twin,
+        shared=shared,
     )
 
 

@@ -181,6 +181,7 @@ def events(
     *,
     starts: Sequence[int] = (0,),
     frames: int = 1,
+    steady: bool = True,
     bursts: int = 0,
 ) -> Events:
     """Cores that run the same programs, frame after frame, on one memory.
@@ -193,6 +194,8 @@ def events(
         Cycle in which each core starts.
     frames : int
         Of each core.
+    steady : bool
+        A core that is ready goes on until all are.
     bursts : int
         Of each core, to be written down.
     """
@@ -218,7 +221,7 @@ def events(
     )
     machine = np.stack([machine_vector(arch, region_bases(p)[Region.PROGRAM]) for p in programs])
     stuck = run(
-        np.concatenate(tables), first, by_engine, machine, state, places, frames,
+        np.concatenate(tables), first, by_engine, machine, state, places, frames, steady,
         out.times, out.cause, out.stalls, out.totals, out.spans, out.log,
     )  # fmt: skip
     if stuck:
@@ -232,7 +235,8 @@ def events(
 def region_starts(programs: Sequence[Program], cores: int) -> _Matrix:
     """(cores, programs) Where the regions of each core's programs start in the DRAM: all behind one another, core by core."""
     ends = np.cumsum([0, *(_region_end(p) for p in programs)], dtype=np.int64)
-    return np.add.outer(np.arange(cores, dtype=np.int64) * ends[-1], ends[:-1])
+    starts: _Matrix = np.add.outer(np.arange(cores, dtype=np.int64) * ends[-1], ends[:-1])
+    return starts
 
 
 def _region_end(program: Program) -> int:

@@ -673,6 +673,7 @@ def run(
     dram: _Array,
     places: _Array,
     frames: int,
+    steady: bool,
     times: _Array,
     cause: _Array,
     stalls: _Array,
@@ -696,7 +697,9 @@ def run(
     places : (cores, programs, 2)
         Cycle of the memory's clock in which a core starts, and where the program's regions start in the DRAM.
     frames : int
-        That every core finishes; those that are ready earlier go on with another one, as long as they are not alone.
+        That every core finishes.
+    steady : bool
+        Those that are ready earlier go on with another frame, until all have theirs; else they rest.
     times : (cores, rows, n, 4), out
         queued, start, busy_end, done, on a clock that begins with the program. Here and below a row is a frame, and
         with several cores there is a last one more, for the frames beyond.
@@ -752,6 +755,8 @@ def run(
         if job[c] == programs:
             job[c], frame[c] = 0, frame[c] + 1
             unfinished -= frame[c] == frames
+            if frame[c] == frames and not steady:
+                asks[c] = _INF
         if f == rows - 1 and rows > frames:
             stalls[c, f] = 0
             totals[c, f] = 0

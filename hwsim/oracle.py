@@ -247,6 +247,7 @@ def oracle_shared(
     spec: DramSpec,
     starts: Sequence[int],
     frames: int,
+    steady: bool = True,
     limit: int = 1_000_000,
 ) -> list[list[list[tuple[int, int, list[list[int]]]]]]:
     """By core, frame and program: start and end on the memory's clock, and times, as `shared.trace_shared` gives them.
@@ -268,6 +269,8 @@ def oracle_shared(
                 life.append((begin[c], begin[c] + found.cycles, found.times))
                 begin[c] += max(found.cycles, found.fetched)
                 cores[c] = _idle()
+                if not steady and len(life) == frames * len(programs):
+                    begin[c] = -1
         if min(map(len, lives)) >= frames * len(programs):
             n = len(programs)
             return [[life[f * n : (f + 1) * n] for f in range(frames)] for life in lives]

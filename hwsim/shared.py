@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ..ir.arch import Arch
 from ..ir.errors import SimulationError
 from ..ir.isa import Program
-from .dram import DramCounts, DramSpec, dram_counts, parse
-from .events import events
+from .answers import Answers
+from .dram import DRAM_RESPONSE, DramCounts, DramSpec, dram_counts, parse
+from .events import events, region_starts
 from .simulation import Trace, check_design
 from .timing import costs
 
@@ -47,12 +48,36 @@ class SharedTrace:
         Start and end of each program, on the memory's clock.
     bursts : int64 (cores, n, len(kernel.LOG))
         The first bursts of each core, -1 where there was none.
+    base : tuple of int, by core
+        Where its regions start in the DRAM.
+    response : int
+        Cycles from the acceptance of a write to its response.
     """
 
     traces: tuple[tuple[tuple[Trace, ...], ...], ...]
     spans: _Matrix
     bursts: _Matrix
+    base: tuple[int, ...]
     dram: DramCounts
+    response: int
+
+    def answers(self, core: int) -> Answers:
+        """What the memory answered a core in its first frame of one program, as far as bursts were written down.
+
+        Raises
+        ------
+        SimulationError
+            A frame is several programs.
+        """
+        if self.spans.shape[2] > 1:
+            raise SimulationError(f"a frame is {self.spans.shape[2]} programs: answers are of one")
+        begin, mine = int(self.spans[core, 0, 0, 0]), self.bursts[core]
+        mine = mine[mine[:, 0] >= 0]
+        again = np.flatnonzero((mine[:, 0] == 0) & (mine[:, 2] == self.base[core]))[
+            1:2
+        ]  # the next frame's first
+        mine = mine[: int(again[0])] if len(again) else mine
+        return Answers(mine - [0, begin, self.base[core], 0, begin, begin], self.response)
 
     @property
     def frames(self) -> _Matrix:
@@ -67,6 +92,7 @@ def trace_shared(
     *,
     starts: Sequence[int],
     frames: int = 1,
+    steady: bool = True,
     bursts: int = 0,
 ) -> SharedTrace:
     """Times of every instruction of cores that share a memory.
@@ -79,6 +105,8 @@ def trace_shared(
         Cycle in which each core starts its first frame.
     frames : int
         Of each core.
+    steady : bool
+        A core that has its frames goes on with others until all have theirs; else it rests.
     bursts : int
         How many of each core are written down.
 
@@ -96,7 +124,7 @@ def trace_shared(
         )
     spec = parse(dram, arch.clock_mhz) if isinstance(dram, str) else replace(dram, clock_mhz=arch.clock_mhz)
     state = spec.state()
-    found = events(programs, arch, state, starts=starts, frames=frames, bursts=bursts)
+    found = events(programs, arch, state, starts=starts, frames=frames, steady=steady, bursts=bursts)
     counts = dram_counts(state)
     ends = np.cumsum([0, *map(len, programs)])
 
@@ -112,7 +140,8 @@ def trace_shared(
         tuple(tuple(one(c, f, j) for j in range(len(programs))) for f in range(frames))
         for c in range(len(starts))
     )
-    return SharedTrace(traces, found.spans[:, :frames], found.log, counts)
+    bases = tuple(int(v) for v in region_starts(programs, len(starts))[:, 0])
+    return SharedTrace(traces, found.spans[:, :frames], found.log, bases, counts, int(state[DRAM_RESPONSE]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ..hwsim.resources import ResourceUse
 from ..hwsim.results import Simulation
+from ..hwsim.shared import Shared
 from ..ir.arch import Arch
 from ..ir.errors import ReportError
 from ..ir.isa import Program
@@ -112,6 +113,9 @@ class Result:
         Signal to quantisation noise of each layer, in dB.
     without_dwc : Result or None
         The same network on the same machine without the depthwise engine.
+    shared : Shared or None
+        How all cores of the design fare, each on frames of its own, on one DRAM; None for a single core. Everything else
+        here is of one core that has the memory to itself.
 
     Raises
     ------
@@ -132,6 +136,7 @@ class Result:
     provenance: dict[str, str] = field(default_factory=dict)
     sqnr_db: dict[str, float] = field(default_factory=dict, repr=False)
     without_dwc: Result | None = field(default=None, repr=False)
+    shared: Shared | None = None
 
     def __post_init__(self) -> None:
         if not self.segments:
@@ -206,6 +211,7 @@ class Result:
             "energy_estimated": total.energy.estimated,
             "estimate_cycles": total.estimate_cycles,
             "bound_cycles": total.bounds.bound_cycles,
+            "cores": None if self.shared is None else self.shared.to_dict(),
             "limited_by": judged.limited_by,
             "verdict": judged.sentence,
             "exact": None
@@ -232,6 +238,7 @@ class Result:
                 "cycles": twin.total.cycles,
                 "latency_ms": twin.total.latency_ms,
                 "fps": twin.total.fps,
+                "cores": None if twin.shared is None else twin.shared.to_dict(),
                 "dram_bytes": twin.total.dram_bytes["total"],
                 "energy_mj": twin.total.energy.total_mj,
             },
@@ -245,4 +252,4 @@ class Result:
         return json.dumps(self.summary(files), indent=2) + "\n"
 
     def _repr_html_(self) -> str:
-        return self.total._repr_html_()
+        return self.total._repr_html_() + ("" if self.shared is None else f"<p>{self.shared}</p>")

@@ -12,6 +12,8 @@ from .verdict import verdict
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ..hwsim.shared import Shared
+
 __all__ = ["rows", "screen", "summary"]
 
 
@@ -24,7 +26,11 @@ def rows(result: Result) -> list[tuple[str, str]]:
     spread = f" ±{s.energy.relative_uncertainty:.0%}" if s.energy.relative_uncertainty else ""
     return [
         ("latency", f"{s.latency_ms:.4g} ms  ({s.cycles:,} cycles at {s.clock_mhz:g} MHz, {s.claim})"),
-        ("frames a second", short(s.fps)),
+        (
+            "frames a second",
+            short(s.fps) + ("" if result.shared is None else "  (one core that has the memory to itself)"),
+        ),
+        *([] if result.shared is None else [(_together(result.shared), _fares(result.shared))]),
         ("throughput", f"{short(s.gops)} GOP/s  (a MAC = 2)"),
         ("of peak", f"{s.utilization:.1%}  of {s.macs_per_cycle:,} MACs a cycle"),
         (
@@ -108,9 +114,21 @@ def summary(
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
+def _together(shared: Shared) -> str:
+    return f"{shared.cores} cores, 1 DRAM"
+
+
+def _fares(shared: Shared) -> str:
+    return (
+        f"{short(shared.fps)} frames/s  ({shared.frame_cycles:,.0f} cycles a frame and core, {shared.slowdown:.2f}× as long, "
+        f"{shared.claim})"
+    )
+
+
 def _beside(result: Result, twin: Result) -> dict[str, str]:
     a, b = result.total, twin.total
     return {
+        **({} if twin.shared is None else {_together(twin.shared): f"{short(twin.shared.fps)} frames/s"}),
         "latency": f"{b.latency_ms:.4g} ms  ({b.cycles / a.cycles:.2f}× as long)",
         "frames a second": short(b.fps),
         "throughput": f"{short(b.gops)} GOP/s",
@@ -129,6 +147,13 @@ def _notes(result: Result) -> list[str]:
         out.append(
             f"[dim]values[/]   [{colour}]{e.bytes_differing:,} of {e.bytes_compared:,} bytes differ[/] "
             "(emulated words against the integer reference)"
+        )
+    if result.shared is not None:
+        s = result.shared
+        start = "spread over a frame" if any(s.starts) else "in one cycle"
+        out.append(
+            f"[dim]cores[/]    {s.cores} on frames of their own share the DRAM: {s.dram_utilization:.1%} of its peak; {s.frames} frames "
+            f"each, back to back, started {start}; everything else is of one core alone"
         )
     if result.calibration == "synthetic":
         out.append(

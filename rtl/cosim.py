@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hwsim.answers import Answers
 from ..hwsim.dram import DRAM_RESPONSE, DramSpec, parse
-from ..hwsim.dram_callback import dram_callback
-from ..hwsim.events import region_bases
+from ..hwsim.dram_callback import answers_callback, dram_callback
+from ..hwsim.events import region_bases, region_starts
 from ..ir.arch import Arch
 from ..ir.errors import SimulationError
 from ..ir.isa import Engine, Program, Region
@@ -119,7 +120,7 @@ class CosimCore:
         self,
         program: Program,
         maps: NDArray[np.int8] | NDArray[np.uint8],
-        memory: DramSpec | Pattern | str,
+        memory: DramSpec | Pattern | Answers | str,
         *,
         limit: int,
         reset: bool = True,
@@ -131,8 +132,9 @@ class CosimCore:
         ----------
         maps : int8 or uint8 (maps_bytes,)
             The DRAM maps region with the graph's inputs in place; it is copied.
-        memory : DramSpec, str or Pattern
-            A memory as the simulator has it (exact in every cycle), or a bus at random.
+        memory : DramSpec, str, Pattern or Answers
+            A memory as the simulator has it (exact in every cycle), a bus at random, or what was answered to a core that
+            shared its memory: `CosimRun.trouble` names the first burst that is asked for otherwise.
         limit : int
             Cycles after which the job is given up.
         reset : bool
@@ -147,21 +149,12 @@ class CosimCore:
         CosimulationError
             A memory that no bus can follow.
         """
-        if maps.shape != (program.maps_bytes,):
-            raise SimulationError(
-                f"maps has {maps.shape} bytes, the program's maps region {program.maps_bytes}"
-            )
         model, bases = self.model, region_bases(program)
         memory_bytes = np.zeros(_pages(bases[Region.MAPS] + program.maps_bytes), np.uint8)
-        for region, content in (
-            (Region.PROGRAM, np.frombuffer(program.words, np.uint8)),
-            (Region.WEIGHTS, np.ascontiguousarray(program.weights).view(np.uint8)),
-            (Region.MAPS, maps.view(np.uint8)),
-        ):
-            memory_bytes[bases[region] :][: len(content)] = content
+        _fill(memory_bytes, program, maps)
         model.disconnect()
         model.connect(0, memory_bytes)
-        self._behave(memory)
+        state = self._behave(memory)
         self._prepare(program, bases)
         model.arm()
         prepare(model)
@@ -170,8 +163,77 @@ class CosimCore:
         came = model.run(limit)
         seconds = time.perf_counter() - begin
         trouble = self._verdict() if came else f"no interrupt in {limit:,} cycles"
-        run = CosimRun(
-            maps=memory_bytes[bases[Region.MAPS] :][: program.maps_bytes].copy(),
+        if isinstance(memory, Answers) and not trouble:
+            trouble = memory.difference(state)
+        run = self._left(memory_bytes[bases[Region.MAPS] :][: program.maps_bytes], came, trouble, seconds)
+        if not came and reset:
+            model.reset()
+        return run
+
+    def run_all(
+        self,
+        program: Program,
+        maps: Sequence[NDArray[np.int8] | NDArray[np.uint8]],
+        memory: DramSpec | str,
+        *,
+        limit: int,
+        gap: int = 0,
+    ) -> tuple[tuple[int, CosimRun], ...]:
+        """A job on every core of the design, all on one memory; `core` does not matter.
+
+        Parameters
+        ----------
+        maps : sequence of int8 or uint8 (maps_bytes,), by core
+        gap : int
+            Cycles between two cores' starts, beside those of the register writes.
+
+        Returns
+        -------
+        tuple, by core, of (start, run)
+            Cycle of the first core's clock in which a core's first fetch was on the bus; the run counts from there, but for
+            `CosimRun.bursts`, which are of all cores on the first one's clock.
+        """
+        model, chosen = self.model, self.core
+        bases, starts = region_bases(program), region_starts((program,), self.arch.cores)[:, 0].tolist()
+        each = _pages(bases[Region.MAPS] + program.maps_bytes)
+        memory_bytes = np.zeros(starts[-1] + each, np.uint8)
+        model.disconnect()
+        model.connect(0, memory_bytes)
+        self._behave(memory)
+        for c, start in enumerate(starts):
+            self.core = c
+            _fill(memory_bytes[start : start + each], program, maps[c])
+            self._prepare(program, {region: base + start for region, base in bases.items()})
+        model.arm()
+        begin = time.perf_counter()
+        for c in range(self.arch.cores):
+            self.core = c
+            self.write("CONTROL", register("CONTROL").field("START").mask)
+            model.step(gap)
+        came = model.run(limit, self.arch.cores)
+        seconds = time.perf_counter() - begin
+        out = []
+        for c, start in enumerate(starts):
+            self.core = c
+            trouble = self._verdict() if came else f"not all {self.arch.cores} interrupts in {limit:,} cycles"
+            left = memory_bytes[start + bases[Region.MAPS] :][: program.maps_bytes]
+            run = self._left(left, came, trouble, seconds)
+            mine = run.bursts[(run.bursts["channel"] == 0) & (run.bursts["port"] == c)]
+            zero = int(mine["asked"][0]) if len(mine) else 0
+            run = replace(
+                run, starts=tuple(t - zero for t in run.starts), dones=tuple(t - zero for t in run.dones)
+            )
+            out.append((zero, run))
+        self.core = chosen
+        if not came:
+            model.reset()
+        return tuple(out)
+
+    def _left(self, maps: NDArray[np.uint8], came: bool, trouble: str, seconds: float) -> CosimRun:
+        """What a job left behind."""
+        model = self.model
+        return CosimRun(
+            maps=maps.copy(),
             cycles=self.read("CYCLES"),
             starts=tuple(model.events(e, done=False, core=self.core) for e in Engine),
             dones=tuple(model.events(e, done=True, core=self.core) for e in Engine),
@@ -184,9 +246,6 @@ class CosimCore:
             mac=self.mac,
             seconds=seconds,
         )
-        if not came and reset:
-            model.reset()
-        return run
 
     # -- registers -----------------------------------------------------------------------------------------------------
     def write(self, name: str, value: int) -> None:
@@ -218,10 +277,15 @@ class CosimCore:
             f"address 0x{self.read('ERROR_ADDRESS'):x}"
         )
 
-    def _behave(self, memory: DramSpec | Pattern | str) -> None:
+    def _behave(self, memory: DramSpec | Pattern | Answers | str) -> NDArray[np.int64]:
+        """Put the memory behind the ports; its state."""
         if isinstance(memory, Pattern):
             self.model.pattern(memory)
-            return
+            return np.zeros(0, np.int64)
+        if isinstance(memory, Answers):
+            state = memory.state()
+            self.model.exact(answers_callback(), state, response=memory.response, send=SAVE_SEND)
+            return state
         clock = self.arch.clock_mhz
         spec = parse(memory, clock) if isinstance(memory, str) else replace(memory, clock_mhz=clock)
         state = spec.state()
@@ -233,6 +297,20 @@ class CosimCore:
                 latency=response,
             )
         self.model.exact(dram_callback(), state, response=response, send=SAVE_SEND)
+        return state
+
+
+def _fill(memory: NDArray[np.uint8], program: Program, maps: NDArray[np.int8] | NDArray[np.uint8]) -> None:
+    """Write a program's regions into DRAM."""
+    if maps.shape != (program.maps_bytes,):
+        raise SimulationError(f"maps has {maps.shape} bytes, the program's maps region {program.maps_bytes}")
+    bases = region_bases(program)
+    for region, content in (
+        (Region.PROGRAM, np.frombuffer(program.words, np.uint8)),
+        (Region.WEIGHTS, np.ascontiguousarray(program.weights).view(np.uint8)),
+        (Region.MAPS, maps.view(np.uint8)),
+    ):
+        memory[bases[region] :][: len(content)] = content
 
 
 def _parts(name: str) -> tuple[tuple[int, int], ...]:

@@ -11,7 +11,7 @@
 // which is cycle 0 of the simulator.
 //
 // Exact mode. Every `ready` is high. A burst whose address is taken in cycle t asks the DRAM model of the simulator
-// (a function pointer) in the order FETCH, LOAD, SAVE; its beats then come one a cycle, the last in cycle end - 1:
+// (a function pointer) in the order FETCH, LOAD, SAVE, of several cores the lowest first; its beats then come one a cycle, the last in cycle end - 1:
 //     read   (first, last) = dram(t);  end = max(last, max(first, port free) + beats);  port free = end
 //     write  (-, last) = dram(t);      sent = max(t + send, port free) + beats;         port free = sent
 //            response in cycle max(last, sent) + response - 1, never before the last beat is there
@@ -45,6 +45,7 @@ constexpr int CORES = DPU_CORES;
 constexpr int PORTS = 0 DPU_PORT_PINS;
 static_assert(0 DPU_FETCH_PINS == CORES, "a fetch port a core");
 #undef X
+constexpr int EACH = PORTS / CORES;  // ports of a core
 constexpr int BEAT = DPU_BEAT_BYTES;
 constexpr int ENGINES = 5 * CORES;
 constexpr int64_t NEVER = -1;
@@ -491,9 +492,11 @@ void Core::tick() {
                 if (uint64_t(t.trace_start) >> e & 1) starts[e].push_back(cycle - origin);
                 if (uint64_t(t.trace_done) >> e & 1) dones[e].push_back(cycle - origin);
             }
-    for (ReadPort& p : fetch) p.observe(*this);
-    for (ReadPort& p : read) p.observe(*this);
-    for (WritePort& p : write) p.observe_address(*this);
+    for (int c = 0; c < CORES; c++) {
+        fetch[c].observe(*this);
+        for (int p = c * EACH; p < (c + 1) * EACH; p++) read[p].observe(*this);
+        for (int p = c * EACH; p < (c + 1) * EACH; p++) write[p].observe_address(*this);
+    }
     for (WritePort& p : write) p.observe_data(*this);
     if (aw && t.s_axi_awready) aw = false;
     if (w && t.s_axi_wready) w = false;
@@ -570,11 +573,11 @@ void dpu_step(Core* c, int64_t cycles) {
     for (int64_t i = 0; i < cycles; i++) c->tick();
 }
 
-// Until a cycle with the interrupt has been lived, at most `limit` cycles; returns how many.
-int64_t dpu_run(Core* c, int64_t limit) {
+// Until a cycle with the interrupts of so many cores has been lived, at most `limit` cycles; returns how many.
+int64_t dpu_run(Core* c, int64_t limit, int interrupts) {
     int64_t n = 0;
     while (n < limit) {
-        const bool last = c->top->irq;
+        const bool last = __builtin_popcount(c->top->irq) >= interrupts;
         c->tick(), n++;
         if (last) break;
     }

@@ -50,7 +50,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "dpu_arm": (None, (_POINTER,)),
     "dpu_reset": (None, (_POINTER, _NUMBER)),
     "dpu_step": (None, (_POINTER, _NUMBER)),
-    "dpu_run": (_NUMBER, (_POINTER, _NUMBER)),
+    "dpu_run": (_NUMBER, (_POINTER, _NUMBER, _INT)),
     "dpu_poke": (_INT, (_POINTER, ctypes.c_uint32, ctypes.c_uint32, _NUMBER)),
     "dpu_peek": (_INT, (_POINTER, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32), _NUMBER)),
     "dpu_irq": (_INT, (_POINTER,)),
@@ -174,10 +174,10 @@ class Model:
         """Let the clock run."""
         self._code.dpu_step(self._core, cycles)
 
-    def run(self, limit: int) -> bool:
-        """Let the clock run until the interrupt, at most `limit` cycles; whether it came."""
-        self._code.dpu_run(self._core, limit)
-        return bool(self._code.dpu_irq(self._core))
+    def run(self, limit: int, cores: int = 1) -> bool:
+        """Let the clock run until so many cores interrupt, at most `limit` cycles; whether they did."""
+        self._code.dpu_run(self._core, limit, cores)
+        return int(self._code.dpu_irq(self._core)).bit_count() >= cores
 
     def poke(self, address: int, value: int) -> int:
         """Write a 32-bit register; the response."""

@@ -118,6 +118,18 @@ def test_cores_spread_over_a_frame_start_apart() -> None:
     assert apart.frame_cycles == pytest.approx(np.mean(apart.cycles))
 
 
+def test_cores_that_have_their_frames_rest_where_that_is_asked_for() -> None:
+    """The twin agrees, and what is left of the memory makes the last core quicker than cores that go on do."""
+    arch = ARCHES["b512"]
+    spec = parse("fixed:1,40", arch.clock_mhz)
+    programs = (random_program(arch, 93, 30),)
+    found = trace_shared(programs, arch, spec, starts=(0, 500), frames=2, steady=False)
+    _equals_the_twin(found, oracle_shared(programs, arch, spec, (0, 500), 2, steady=False), "resting")
+    steady = trace_shared(programs, arch, spec, starts=(0, 500), frames=2)
+    assert found.frames[1, 1, 1] < steady.frames[1, 1, 1]
+    assert (found.frames[0] == steady.frames[0]).all()
+
+
 def test_what_cannot_be_shared_is_refused() -> None:
     arch = ARCHES["b512"]
     program = random_program(arch, 1)
