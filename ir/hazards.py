@@ -188,9 +188,12 @@ def _segments(box, ys, xs, starts, lengths):  # type: ignore[no-untyped-def]
             if straight_x:
                 if row + x0 < 0 or row + x0 + nx > box[21]:
                     return -1, starts, lengths
-                starts[n] = row + x0
-                lengths[n] = nx
-                n += 1
+                if n > 0 and starts[n - 1] + lengths[n - 1] == row + x0:  # rows that follow each other are one run
+                    lengths[n - 1] += nx
+                else:
+                    starts[n] = row + x0
+                    lengths[n] = nx
+                    n += 1
             else:
                 if row + xs[0] < 0 or row + xs[nx - 1] >= box[21]:
                     return -1, starts, lengths
@@ -320,6 +323,7 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
     ys, xs = np.empty(1 << 15, np.int64), np.empty(1 << 15, np.int64)
     starts, lengths = np.empty(1024, np.int64), np.empty(1024, np.int64)
     found = np.zeros((limit, 4), np.int64)
+    doubt = np.zeros((2, n_engines), np.bool_)
     n_found = 0
     at = 0
     for i in range(n):
@@ -345,22 +349,35 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
             dram = memory == n_memories - 1
             writers, readers, base = (dram_written, dram_read, 0) if dram else (written, read, first[memory])
             writer, reader = (4, 0) if dram else (0, 0)  # engines of the first rows
+            marks = (writers if writes else readers)[0 if dram else e]
+            reads_alone = not dram and not writes and not in_place[at]
+            least, most = base + starts[0] if pieces else 0, 0
+            for p in range(pieces):
+                least, most = min(least, base + starts[p]), max(most, base + starts[p] + lengths[p])
+            # First all words between the first and the last at once; then, for engines in doubt, run by run; one by one only
+            # where a run collides. One engine writes in order, and after its earlier reads.
+            doubts = 0
+            for f in range(writer, writer + len(writers)):
+                doubt[0, f] = (f != e or not writes) and _highest(writers[f - writer], least, most) > done[i, f]
+                doubts += doubt[0, f]
+            for f in range(reader, reader + len(readers)):
+                doubt[1, f] = f != e and writes and _highest(readers[f - reader], least, most) > done[i, f]
+                doubts += doubt[1, f]
             last_hit = -1
             for p in range(pieces):
                 low = base + starts[p]
                 high = low + lengths[p]
-                # First all words of the run at once; one by one only where one of them collides.
                 collides = False
-                for f in range(writer, writer + len(writers)):
-                    if f != e or not writes:
-                        collides = collides or _highest(writers[f - writer], low, high) > done[i, f]
-                if writes:
+                if doubts > 0:
+                    for f in range(writer, writer + len(writers)):
+                        if doubt[0, f]:
+                            collides = collides or _highest(writers[f - writer], low, high) > done[i, f]
                     for f in range(reader, reader + len(readers)):
-                        if f != e:  # one engine writes in order, and after its earlier reads
+                        if doubt[1, f]:
                             collides = collides or _highest(readers[f - reader], low, high) > done[i, f]
-                    if not dram and alone:
-                        for c in range(low, high):
-                            collides = collides or own[c] == i
+                if alone and writes and not dram:
+                    for c in range(low, high):
+                        collides = collides or own[c] == i
                 if collides:
                     for c in range(low, high):
                         if writes and not dram and own[c] == i and last_hit != i:
@@ -393,9 +410,11 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
                                     n_found += 1
                                     if n_found == limit:
                                         return found, -1
-                (writers if writes else readers)[0 if dram else e, low:high] = position[i]
-                if not dram and not writes and not in_place[at]:
-                    own[low:high] = i
-                    alone = True
+                for c in range(low, high):
+                    marks[c] = position[i]
+                if reads_alone:
+                    for c in range(low, high):
+                        own[c] = i
+            alone = alone or reads_alone
             at += 1
     return found[:n_found], -1
