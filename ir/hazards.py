@@ -188,7 +188,9 @@ def _segments(box, ys, xs, starts, lengths):  # type: ignore[no-untyped-def]
             if straight_x:
                 if row + x0 < 0 or row + x0 + nx > box[21]:
                     return -1, starts, lengths
-                if n > 0 and starts[n - 1] + lengths[n - 1] == row + x0:  # rows that follow each other are one run
+                if (
+                    n > 0 and starts[n - 1] + lengths[n - 1] == row + x0
+                ):  # rows that follow each other are one run
                     lengths[n - 1] += nx
                 else:
                     starts[n] = row + x0
@@ -358,7 +360,9 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
             # where a run collides. One engine writes in order, and after its earlier reads.
             doubts = 0
             for f in range(writer, writer + len(writers)):
-                doubt[0, f] = (f != e or not writes) and _highest(writers[f - writer], least, most) > done[i, f]
+                doubt[0, f] = (f != e or not writes) and _highest(writers[f - writer], least, most) > done[
+                    i, f
+                ]
                 doubts += doubt[0, f]
             for f in range(reader, reader + len(readers)):
                 doubt[1, f] = f != e and writes and _highest(readers[f - reader], least, most) > done[i, f]

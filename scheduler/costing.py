@@ -226,6 +226,10 @@ class Costing(LayerCosts):
             self._strips[key] = plan_strips(layers, self.graph, outputs, rows, group=self._groups[run])
         return self._strips[key]
 
+    def is_summed_in_pieces(self, layer: Layer) -> bool:
+        """Weights of one block of output channels do not fit at once: its tiles have few pixels."""
+        return layer.name in self._long
+
     def _is_long(self, layer: Layer) -> bool:
         """One block of output channels has more weights than their memory."""
         return layer.engine == Engine.CONV and any(

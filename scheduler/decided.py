@@ -32,7 +32,8 @@ _RESIDENT, _STREAMED, _CHUNKS, _PARTS = range(4)
 def plan_decided(
     graph: Graph, arch: Arch, *, objective: Objective = "latency", dram_bytes_per_cycle: float = float("inf")
 ) -> tuple[TileProgram, tuple[Layer, ...]] | None:
-    """Schedule a graph with default options; None where the kernels cannot know all that the scheduler knows.
+    """Schedule a graph with default options; None where the kernels do not know all that the scheduler knows: of several
+    frames at once, and of more maps that live at the same time than a set has bits.
 
     Raises
     ------
@@ -41,10 +42,12 @@ def plan_decided(
     """
     if objective not in get_args(Objective):
         raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
+    if graph.frames > 1:
+        return None
     net = network(graph, arch)
     stays, bit = (net.sizes.maps[:, MAP.index(name)] for name in ("may_stay", "bit"))
     if np.any((stays > 0) & (bit < 0)):
-        return None  # more maps live at once than a set of them has bits
+        return None
     decisions = decide(net, graph, arch, dram_bytes_per_cycle, objective)
     search = Search(graph, arch, net.layers, objective, dram_bytes_per_cycle, Options())
     return TileProgram(graph.name, arch.design_hash, tuple(_groups(search, net, decisions))), net.layers

@@ -150,6 +150,14 @@ class _Planner:
     def run(self) -> TileProgram:
         while True:
             steps = self._cuts()
+            if any(s.candidate is None and self.layers[s.first].engine is not None for s in steps):
+                misfits = self.search.misfits()
+                if misfits:
+                    raise misfits[0]
+                self.spilled |= set(
+                    self.graph.tensors
+                )  # each layer fits, but not with what others leave on chip
+                continue
             placed = self._place(steps)
             if not isinstance(placed, _Misfit):
                 return TileProgram(self.graph.name, self.arch.design_hash, tuple(placed))
@@ -173,7 +181,9 @@ class _Planner:
                 made = [layer.output for layer in self.layers[i:j]]
                 later = [t for t in made if t not in self.spilled and self.search.last_reader(t) >= j]
                 for cut in cuts:
-                    for kept in self._keeps(later):
+                    for kept in self._keeps(
+                        later, j - i == 1 and self.costing.is_summed_in_pieces(self.layers[i])
+                    ):
                         self._extend(at, cut, i, j, kept)
         best: _Cut | None = min(at[n].values(), key=self._value)
         steps: list[_Step] = []
@@ -190,9 +200,12 @@ class _Planner:
             return False  # what a global pooling gives exists after the last strip
         return not self.alone & {i, j - 1} and self.costing.weights_fit(layers[i:j])
 
-    def _keeps(self, later: list[str]) -> list[frozenset[str]]:
-        """Which maps to leave on chip for later groups: all; each number of the smaller ones; none."""
-        if sum(map(self.costing.map_words, later)) <= _SMALL * self.arch.map_words:
+    def _keeps(self, later: list[str], small_too: bool) -> list[frozenset[str]]:
+        """Which maps to leave on chip for later groups: all; each number of the smaller ones; none.
+
+        Of small maps all, except where a layer may need column tiles, which go to DRAM.
+        """
+        if not small_too and sum(map(self.costing.map_words, later)) <= _SMALL * self.arch.map_words:
             return [frozenset(later)]
         order = sorted(later, key=lambda t: (self.costing.map_words(t), t))
         return [frozenset(order[:k]) for k in range(len(order), -1, -1)]

@@ -37,7 +37,7 @@ from ..ir.latency import (
 from .costing import DRAM_SHARE
 from .quick_network import FUSE, MAP, Network, Tiled, network
 from .quick_place import GROUP, place
-from .quick_plan import TABLE, Problem, choices, cuts, pieces
+from .quick_plan import STEP, TABLE, Problem, choices, cuts, pieces
 from .quick_play import SPAN, play
 from .quick_prices import busy_tables, column_tiles, no_tiles, ring_table
 from .quick_stream import ACTION, CHUNK, FIELDS, PLACE, READ, Stream
@@ -165,12 +165,17 @@ def decide(net: Network, graph: Graph, arch: Arch, peak: float, objective: Objec
     while True:
         problem = Problem(net.chain, net.runs, net.sizes, tiled, m, rate, *priced, *rings)
         steps, wants = cuts(problem, spilled, alone, order, FUSE)
-        if wants.any():
+        if (wants & ~wanted).any():  # of some layers there are no tiles either
             wanted |= wants
             tiled = column_tiles(net, graph, arch, wanted)
             continue
-        if not len(steps):
-            raise Search(graph, arch, net.layers, objective, peak, Options()).misfits()[0]
+        stuck = (steps[:, STEP.index("entry")] < 0) & (net.chain.engine[steps[:, 0]] >= 0)
+        if not len(steps) or stuck.any():
+            misfits = Search(graph, arch, net.layers, objective, peak, Options()).misfits()
+            if misfits:
+                raise misfits[0]
+            spilled[:] = True
+            continue
         at, costs_, table = choices(problem, steps, FUSE)
         groups, words_of, spill, split = place(
             problem, steps, at, costs_, table, _widths(tiled, table), net.names, FUSE
