@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled, Source, plan_segments, silent
+from .compiled import Compiled, Source
 from .ir import board as boards
 from .ir.arch import Arch
 from .ir.errors import ModelError
+from .segments import plan_segments, silent
 
 if TYPE_CHECKING:
     from .frontend import Calibration, Model, Network
@@ -156,6 +157,8 @@ def compile(
     seed: int = 0,
     set: Mapping[str, Any] | None = None,
     options: Options | None = None,
+    batch: int = 1,
+    tries: int = 0,
     on_stage: Callable[[str], None] = silent,
 ) -> Compiled:
     """Quantise a network where it is float, and schedule it on a machine.
@@ -177,6 +180,10 @@ def compile(
     set : dict of field path to value, optional
         Fields of the machine to change, as ``{"conv.pixels": 4}``.
     options : scheduler.Options, optional
+    batch : int
+        Frames that a run of the program takes: weights are used for all of them, where the maps of all leave room.
+    tries : int
+        Programs to simulate in search of a better one than the first; each takes about as long as scheduling.
     on_stage : callable
         Told the name of each stage as it starts.
 
@@ -209,8 +216,17 @@ def compile(
             mode=mode,
             seed=seed,
         )
-    plans = plan_segments(int8, machine, dram=memory, objective=objective, options=options, on_stage=on_stage)
-    return Compiled(int8, machine, chosen, memory, plans, objective, seed, source)
+    plans = plan_segments(
+        int8,
+        machine,
+        dram=memory,
+        objective=objective,
+        options=options,
+        batch=batch,
+        tries=tries,
+        on_stage=on_stage,
+    )
+    return Compiled(int8, machine, chosen, memory, plans, objective, seed, source, options, tries)
 
 
 def machine_of(arch: Arch | str | Path, settings: Mapping[str, Any]) -> Arch:
@@ -237,7 +253,17 @@ def simulate(compiled: Compiled, *, dram: str | None = None) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The busiest engine of each segment if nothing ever waited; below what a simulation says, and quicker to have."""
+    """The busiest engine of each segment if nothing ever waited; below what a simulation says, and quicker to have.
+
+    Parameters
+    ----------
+    estimate_cycles, bound_cycles : int
+        Of one run on one core: a frame, or a batch of `batch` frames.
+    cores : int
+        Of the design.
+    dram_fps : float
+        Frames a second whose bytes the memory could move at its peak.
+    """
 
     network: str
     arch: str
@@ -247,6 +273,9 @@ class Prediction:
     macs: int
     macs_per_cycle: int
     claim: str = "estimate"
+    batch: int = 1
+    cores: int = 1
+    dram_fps: float = 0.0
 
     @property
     def latency_ms(self) -> float:
@@ -254,16 +283,22 @@ class Prediction:
 
     @property
     def fps(self) -> float:
-        return 1e3 / self.latency_ms
+        """Of one core."""
+        return self.batch * 1e3 / self.latency_ms
+
+    @property
+    def cores_fps(self) -> float:
+        """Of all cores: as many times one, at most what the memory's peak feeds; `Compiled.simulate` simulates it."""
+        return self.fps if self.cores == 1 else max(self.fps, min(self.cores * self.fps, self.dram_fps))
 
     @property
     def utilization(self) -> float:
         """MACs over what the array alone could do in the same cycles."""
-        return self.macs / (self.estimate_cycles * self.macs_per_cycle)
+        return self.batch * self.macs / (self.estimate_cycles * self.macs_per_cycle)
 
     def to_json(self) -> str:
         """JSON text with a ``schema`` key and the derived numbers beside the fields."""
-        derived = {name: getattr(self, name) for name in ("latency_ms", "fps", "utilization")}
+        derived = {name: getattr(self, name) for name in ("latency_ms", "fps", "cores_fps", "utilization")}
         return (
             json.dumps({"schema": PREDICTION_SCHEMA, **asdict(self), **derived}, indent=1, sort_keys=True)
             + "\n"
@@ -292,6 +327,10 @@ def predict(
 
     c = model if isinstance(model, Compiled) else compile(model, arch, board, **settings)
     memory = parse(c.dram, c.arch.clock_mhz)
+    moved = sum(
+        int(timing.costs(p.program.fields, c.arch)["dram_bytes"].sum()) + p.program.fetch_bytes
+        for p in c.plans
+    )
     return Prediction(
         network=c.model.name,
         arch=c.arch.name,
@@ -300,6 +339,9 @@ def predict(
         clock_mhz=c.arch.clock_mhz,
         macs=c.model.macs,
         macs_per_cycle=c.arch.macs_per_cycle,
+        batch=c.batch,
+        cores=c.arch.cores,
+        dram_fps=c.batch * memory.peak_bytes_per_cycle * c.arch.clock_mhz * 1e6 / moved,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .cli_console import emit, staged
-from .cli_options import COMMON, Common, Settings, parse_settings
+from .cli_options import COMMON, Common, Cores, Settings, parse_settings
 from .cli_rtl import Mac
 from .ir.errors import RtlError
 
@@ -29,6 +29,7 @@ def build(
         str | None, Parameter(help="Preset or TOML file.  [default: the core of the board]")
     ] = None,
     set: Settings = (),
+    cores: Cores = None,
     mac: Mac = None,
     output: Annotated[
         Path | None,
@@ -51,7 +52,7 @@ def build(
     from .rtl.board_package import MANIFEST, board_package
 
     place = Board.load(board)
-    machine = machine_of(arch or place.default_arch, parse_settings(set))
+    machine = machine_of(arch or place.default_arch, parse_settings(set, cores))
     doubts = _doubts(machine, place, anyway)
     vivado = shutil.which("vivado") if run else None
     if run and vivado is None:

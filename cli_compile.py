@@ -121,6 +121,8 @@ def compiled_from(
             dram=machine.dram,
             objective=machine.objective or "latency",
             options=_options(machine),
+            batch=1 if machine.batch is None else machine.batch,
+            tries=machine.tries or 0,
             calibration=data.calibration,
             synthetic_calibration=data.synthetic_calibration,
             input_shape=parse_shapes(data.input_shape),
@@ -146,6 +148,8 @@ def compiled_from(
         dram=machine.dram,
         objective=machine.objective,
         options=_options(machine),
+        batch=machine.batch,
+        tries=machine.tries,
         on_stage=on_stage,
     )
 

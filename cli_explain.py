@@ -28,21 +28,15 @@ def explain(
         bool,
         Parameter(help="Schedule and simulate on machines that are one step larger in one resource."),
     ] = True,
-    dram_limit: Annotated[
-        float | None,
-        Parameter(help="The limit that it was compiled for, 1e9 bytes a second.  [default: none]"),
-    ] = None,
     common: Common = COMMON,
 ) -> None:
     """Why this tile and this fusion, what was next, what binds, and what more of each resource gives."""
     from .compiled import Compiled
     from .explained import explain as explained
-    from .scheduler import Options
 
-    options = None if dram_limit is None else Options(dram_gbps=dram_limit)
     with staged(common) as stage:
         stage("open the folder")
-        found = explained(Compiled.load(folder), layer, relax=relax, options=options, on_stage=stage)
+        found = explained(Compiled.load(folder), layer, relax=relax, on_stage=stage)
     emit(common, found.to_dict(), lambda: "\n".join(_text(found, folder)))
 
 

@@ -14,6 +14,7 @@ from .ir.errors import ArchError, ModelError
 __all__ = [
     "Common",
     "COMMON",
+    "Cores",
     "DATA",
     "Data",
     "MACHINE",
@@ -34,6 +35,12 @@ Settings = Annotated[
         negative="",
         show_default=False,
         consume_multiple=False,
+    ),
+]
+Cores = Annotated[
+    int | None,
+    Parameter(
+        help="Cores of the design, each on frames of its own, sharing the memory.  [default: the machine's]"
     ),
 ]
 Shapes = Annotated[
@@ -97,12 +104,7 @@ class Machine:
         Parameter(help="What the schedule minimises.  [default: latency]"),
     ] = None
 
-    cores: Annotated[
-        int | None,
-        Parameter(
-            help="Cores of the design, each on frames of its own, sharing the memory.  [default: the machine's]"
-        ),
-    ] = None
+    cores: Cores = None
     dram_limit: Annotated[
         float | None,
         Parameter(
@@ -110,20 +112,29 @@ class Machine:
         ),
     ] = None
 
+    batch: Annotated[
+        int | None,
+        Parameter(help="Frames that a run takes: weights are loaded for all of them at once.  [default: 1]"),
+    ] = None
+
+    tries: Annotated[
+        int | None,
+        Parameter(
+            help="Programs to simulate in search of a better one; each takes about as long as scheduling.  [default: 0]"
+        ),
+    ] = None
+
     @property
     def settings(self) -> dict[str, Any]:
         """Fields of the machine to change."""
-        fields = parse_settings(self.set)
-        if self.cores is None:
-            return fields
-        if fields.get("cores", self.cores) != self.cores:
-            raise ArchError(f"--cores {self.cores} and --set cores={fields['cores']}: leave one of them out")
-        return {**fields, "cores": self.cores}
+        return parse_settings(self.set, self.cores)
 
     @property
     def names_another(self) -> bool:
-        """A machine, a board, an objective or a limit was given: programs have to be made anew."""
-        return bool(self.arch or self.set or self.board or self.objective or self.dram_limit is not None)
+        """A machine, a board, an objective, a limit, a batch or tries were given: programs have to be made anew."""
+        limits = self.dram_limit, self.batch, self.tries
+        named = self.arch or self.set or self.board or self.objective
+        return bool(named) or any(limit is not None for limit in limits)
 
 
 @Parameter(name="*")
@@ -195,11 +206,11 @@ def parse_shapes(words: tuple[str, ...]) -> dict[str, tuple[int, ...]] | tuple[i
     return named or (plain[0] if plain else None)
 
 
-def parse_settings(words: tuple[str, ...]) -> dict[str, Any]:
-    """``--set FIELD=VALUE``: the value is read as TOML, and as plain text where it is none.
+def parse_settings(words: tuple[str, ...], cores: int | None = None) -> dict[str, Any]:
+    """``--set FIELD=VALUE``: the value is read as TOML, and as plain text where it is none; ``--cores`` is one of them.
 
-    >>> parse_settings(("conv.pixels=4", "name=mine"))
-    {'conv.pixels': 4, 'name': 'mine'}
+    >>> parse_settings(("conv.pixels=4", "name=mine"), 2)
+    {'conv.pixels': 4, 'name': 'mine', 'cores': 2}
     """
     out: dict[str, Any] = {}
     for word in words:
@@ -211,4 +222,8 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             value = text.strip()
         out[name.strip()] = value
-    return out
+    if cores is None:
+        return out
+    if out.get("cores", cores) != cores:
+        raise ArchError(f"--cores {cores} and --set cores={out['cores']}: leave one of them out")
+    return {**out, "cores": cores}

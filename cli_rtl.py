@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from .cli_compile import compiled_from
 from .cli_console import emit, staged, table
-from .cli_options import COMMON, DATA, MACHINE, Common, Data, Machine, Settings, parse_settings
+from .cli_options import COMMON, DATA, MACHINE, Common, Cores, Data, Machine, Settings, parse_settings
 from .cli_run import read_feeds
 from .ir.errors import ReportError, RtlError, TilewrightError
 
@@ -33,6 +33,7 @@ def rtl(
         str | None, Parameter(help="Preset or TOML file.  [default: the core of the board]")
     ] = None,
     set: Settings = (),
+    cores: Cores = None,
     board: Annotated[str, Parameter(help="Board (`tilewright board list`) or TOML file.")] = "kv260",
     mac: Mac = None,
     output: Annotated[
@@ -57,7 +58,7 @@ def rtl(
 
     with staged(common) as stage:
         place = Board.load(board)
-        machine = machine_of(arch or place.default_arch, parse_settings(set))
+        machine = machine_of(arch or place.default_arch, parse_settings(set, cores))
         stage(f"Verilog of {machine.name}")
         from .rtl.board_package import mac_style
         from .rtl.verilog import verilog

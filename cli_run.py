@@ -129,9 +129,10 @@ def read_feeds(words: tuple[str, ...], compiled: Compiled, seed: int) -> dict[st
     for name, value in feeds.items():
         if name not in ports:
             raise ModelError(f"--input: no input {name!r}; the network has {', '.join(ports)}")
-        if value.shape != tuple(ports[name].shape):
+        want = compiled.shape_of(ports[name])
+        if value.shape != want:
             raise ModelError(
-                f"input {name}: the file has shape {list(value.shape)}, the network takes {list(ports[name].shape)}"
+                f"input {name}: the file has shape {list(value.shape)}, the network takes {list(want)}"
             )
     missing = ports.keys() - feeds.keys()
     if missing:
@@ -161,7 +162,11 @@ def _read_array(file: str, *, many: bool) -> dict[str, NDArray[Any]]:
 
 def _onnxruntime(compiled: Compiled, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The original model's outputs."""
-    return compiled.original().float_run(feeds)
+    import numpy as np
+
+    original = compiled.original()
+    outputs = [original.float_run(frame) for frame in compiled.frames_of(feeds)]
+    return {name: np.concatenate([out[name] for out in outputs]) for name in outputs[0]}
 
 
 def _judge(got: NDArray[Any], want: NDArray[Any]) -> dict[str, Any]:

@@ -14,20 +14,17 @@ from .ir.arch import Arch
 from .ir.board import Board
 from .ir.errors import ModelError
 from .ir.graph import Graph
+from .segments import plan_segments, silent
 
 if TYPE_CHECKING:
     from .frontend import Model, Network
     from .reports.result import Exact, Result
     from .scheduler import Objective, Options, Plan
 
-__all__ = ["Compiled", "Source", "counted", "plan_segments", "silent"]
+__all__ = ["Compiled", "Source"]
 
 Map = NDArray[np.int8]
 Feeds = Mapping[str, NDArray[Any]]
-
-
-def silent(stage: str) -> None:
-    """The observer of stages that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,10 @@ class Compiled:
     objective : str
         latency, energy or edp.
     source : Source
+    options : scheduler.Options, optional
+        What the schedule was asked for beside the objective.
+    tries : int
+        Programs that were simulated in search of a better one (`scheduler.refine`).
     """
 
     model: Model
@@ -72,9 +73,17 @@ class Compiled:
     objective: Objective = "latency"
     seed: int = 0
     source: Source = Source()
+    options: Options | None = None
+    tries: int = 0
 
-    def _plan(self, graph: Graph) -> Plan:
-        return next(p for p in self.plans if p.graph is graph)
+    @property
+    def batch(self) -> int:
+        """Frames that a run of the programs takes."""
+        return self.plans[0].graph.frames
+
+    def plan_of(self, graph: Graph) -> Plan:
+        """The program of one of the network's DPU segments."""
+        return next(p for g, p in zip(self.model.graphs, self.plans, strict=True) if g is graph)
 
     # -- values --------------------------------------------------------------------------------------------------------
     def execute(self, graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
@@ -83,25 +92,58 @@ class Compiled:
         Parameters
         ----------
         graph : Graph
-            Of one of `plans`.
+            Of one of the network's DPU segments.
         inputs : dict of name to int8 (H, W, C)
+            The frames of a batch below each other.
         """
-        return self._emulated(self._plan(graph), inputs, tuple(graph.outputs))
+        return self._emulated(self.plan_of(graph), inputs, tuple(graph.outputs))
 
-    def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """The network's outputs for one frame, the DPU segments emulated to the bit.
+    def run(
+        self, feeds: Feeds, execute: Callable[[Graph, Mapping[str, Map]], dict[str, Map]] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """The network's outputs, the DPU segments emulated to the bit.
 
         Parameters
         ----------
         feeds : dict of input name to array
-            As the ONNX model takes them.
+            As the ONNX model takes them; of a batch, the frames one after the other along the first axis.
+        execute : callable, optional
+            Runs a segment in place of `Compiled.execute`.
+
+        Raises
+        ------
+        ModelError
+            An input is missing, or of another shape.
         """
-        return self.model.run(dict(feeds), execute=self.execute)
+        outputs = self.model.run_batch(self.frames_of(feeds), execute or self.execute)
+        return {name: np.concatenate([out[name] for out in outputs]) for name in outputs[0]}
+
+    def frames_of(self, feeds: Feeds) -> list[dict[str, NDArray[Any]]]:
+        """The inputs of each frame of a batch."""
+        if self.batch == 1:
+            return [dict(feeds)]
+        apart: dict[str, list[NDArray[Any]]] = {}
+        for port in self.model.inputs:
+            if port.name not in feeds:
+                continue  # whoever runs it says so
+            value, want = np.asarray(feeds[port.name]), self.shape_of(port)
+            if value.shape != want:
+                raise ModelError(
+                    f"input {port.name}: value has shape {list(value.shape)}, the programs take {self.batch} frames a run: "
+                    f"{list(want)}, frames one after the other along the first axis",
+                    tensor=port.name,
+                )
+            apart[port.name] = np.split(value, self.batch)
+        return [{name: values[f] for name, values in apart.items()} for f in range(self.batch)]
+
+    def shape_of(self, port: Any) -> tuple[int, ...]:
+        """Shape of an input of the programs: the frames of a batch one after the other along the first axis."""
+        return (port.shape[0] * self.batch, *port.shape[1:]) if self.batch > 1 else tuple(port.shape)
 
     def verify_values(
         self, feeds: Feeds | None = None, *, seed: int | None = None, every: bool = False
     ) -> Exact:
-        """Emulate one frame and compare with the integer reference, byte by byte.
+        """Emulate a frame, or a batch, and compare with the integer reference, byte by byte.
 
         Parameters
         ----------
@@ -120,7 +162,7 @@ class Compiled:
         counts: list[tuple[int, int]] = []
 
         def compare(graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
-            plans = [c._plan(graph) for c in dict.fromkeys((self, told))]
+            plans = [c.plan_of(graph) for c in dict.fromkeys((self, told))]
             spilled = {name for plan in plans for name in plan.places if name not in graph.inputs}
             want: dict[str, Map] = {}
 
@@ -128,7 +170,7 @@ class Compiled:
                 if name in spilled:
                     want[name] = value
 
-            outputs = reference.run(graph, dict(inputs), keep)
+            outputs = reference.run(plans[0].graph, dict(inputs), keep)
             for plan in plans:
                 names = tuple(name for name in plan.places if name in want)
                 got = self._emulated(plan, inputs, names)
@@ -136,7 +178,7 @@ class Compiled:
             return outputs
 
         chosen = self.noise(self.seed if seed is None else seed) if feeds is None else dict(feeds)
-        self.model.run(chosen, execute=compare)
+        self.run(chosen, compare)
         return Exact(sum(c for c, _ in counts), sum(d for _, d in counts))
 
     def _saving_all(self) -> Compiled:
@@ -148,7 +190,7 @@ class Compiled:
     def noise(self, seed: int = 0) -> dict[str, NDArray[Any]]:
         """Seeded inputs: normal numbers for float inputs, zeros to 255 for integers."""
         random = np.random.default_rng(seed)
-        return {p.name: _noise(random, p) for p in self.model.inputs}
+        return {p.name: _noise(random, p.dtype, self.shape_of(p)) for p in self.model.inputs}
 
     def _emulated(self, plan: Plan, inputs: Mapping[str, Map], wanted: tuple[str, ...]) -> dict[str, Map]:
         from .hwsim.emulate import emulate
@@ -206,7 +248,7 @@ class Compiled:
         stagger: bool = False,
         on_stage: Callable[[str], None] = silent,
     ) -> Result:
-        """Cycles, traffic and energy of one frame; of several cores, also how they fare on one DRAM (`Result.shared`).
+        """Cycles, traffic and energy of one frame or batch; of several cores, also how they fare on one DRAM (`Result.shared`).
 
         Parameters
         ----------
@@ -250,16 +292,36 @@ class Compiled:
         dram: str | None = None,
         objective: Objective | None = None,
         options: Options | None = None,
+        batch: int | None = None,
+        tries: int | None = None,
         on_stage: Callable[[str], None] = silent,
     ) -> Compiled:
-        """The same int8 network scheduled for another machine; a new board brings its memory unless `dram` is given."""
+        """The same int8 network scheduled for another machine; a new board brings its memory unless `dram` is given.
+
+        What is not given stays as it is.
+        """
         board = board or self.board
         memory = dram or (self.dram if board == self.board else f"banked:{board.dram}")
-        aim = objective or self.objective
-        plans = plan_segments(
-            self.model, arch, dram=memory, objective=aim, options=options, on_stage=on_stage
+        new = replace(
+            self,
+            arch=arch,
+            board=board,
+            dram=memory,
+            objective=objective or self.objective,
+            options=options or self.options,
+            tries=self.tries if tries is None else tries,
         )
-        return replace(self, arch=arch, board=board, dram=memory, objective=aim, plans=plans)
+        plans = plan_segments(
+            self.model,
+            arch,
+            dram=memory,
+            objective=new.objective,
+            options=new.options,
+            batch=self.batch if batch is None else batch,
+            tries=new.tries,
+            on_stage=on_stage,
+        )
+        return replace(new, plans=plans)
 
     def with_dram(self, dram: str) -> Compiled:
         """The same programs with another memory behind them.
@@ -275,25 +337,11 @@ class Compiled:
         return replace(self, dram=dram)
 
     def with_cores(self, cores: int) -> Compiled:
-        """The same programs for a design of so many of these cores.
+        """The same programs for a design of so many of these cores; ArchError where it cannot have them."""
+        from .simulated import of_design
 
-        Raises
-        ------
-        ArchError
-            A number of cores that cannot be.
-        """
         arch = self.arch.override({"cores": cores})
-        design = arch.design_hash
-        plans = (
-            replace(
-                p,
-                arch=arch,
-                tiling=replace(p.tiling, design=design),
-                program=replace(p.program, design=design),
-            )
-            for p in self.plans
-        )
-        return replace(self, arch=arch, plans=tuple(plans))
+        return replace(self, arch=arch, plans=tuple(of_design(plan, arch) for plan in self.plans))
 
     # -- in and out ----------------------------------------------------------------------------------------------------
     def save(self, folder: str | Path) -> tuple[str, ...]:
@@ -318,8 +366,9 @@ class Compiled:
         return load(Path(folder))
 
     def __str__(self) -> str:
+        frames = f", batches of {self.batch} frames" if self.batch > 1 else ""
         n = sum(len(p.program) for p in self.plans)
-        return f"{self.model.name} for {self.arch.name}, {self.board.name}: {len(self.plans)} programs, {n:,} instructions"
+        return f"{self.model.name} for {self.arch.name}, {self.board.name}: {len(self.plans)} programs, {n:,} instructions{frames}"
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -328,57 +377,7 @@ class Compiled:
         return f"<details><summary>{escape(str(self))}</summary>{tilings}</details>"
 
 
-def plan_segments(
-    model: Model,
-    arch: Arch,
-    *,
-    dram: str,
-    objective: Objective = "latency",
-    options: Options | None = None,
-    on_stage: Callable[[str], None] = silent,
-) -> tuple[Plan, ...]:
-    """A program for each DPU segment of a network.
-
-    Parameters
-    ----------
-    objective : str
-        latency, energy or edp.
-    options : scheduler.Options, optional
-
-    Raises
-    ------
-    ModelError
-        No operator of the network runs on the DPU.
-    ScheduleError
-        A layer does not fit the machine.
-    """
-    from .hwsim.dram import parse
-    from .scheduler import schedule
-
-    if not model.graphs:
-        raise ModelError(
-            f"{model.name}: no operator runs on the DPU, so there is no program; `tilewright check` names each one's reason"
-        )
-    peak = parse(dram, arch.clock_mhz).peak_bytes_per_cycle
-    plans = []
-    for i, graph in enumerate(model.graphs):
-        on_stage(f"schedule for {arch.name}{counted(i, len(model.graphs))}")
-        plans.append(schedule(graph, arch, objective=objective, dram_bytes_per_cycle=peak, options=options))
-    return tuple(plans)
-
-
-def counted(i: int, n: int) -> str:
-    """Which of several segments a stage is about; "" for the only one.
-
-    >>> counted(0, 3)
-    ', segment 1 of 3'
-    """
-    return f", segment {i + 1} of {n}" if n > 1 else ""
-
-
-def _noise(random: np.random.Generator, port: Any) -> NDArray[Any]:
-    kind = np.dtype(port.dtype).kind
-    values: NDArray[Any] = (
-        random.standard_normal(port.shape) if kind == "f" else random.integers(0, 256, port.shape)
-    )
-    return (values > 127 if kind == "b" else values).astype(port.dtype)
+def _noise(random: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    kind = np.dtype(dtype).kind
+    values: NDArray[Any] = random.standard_normal(shape) if kind == "f" else random.integers(0, 256, shape)
+    return (values > 127 if kind == "b" else values).astype(dtype)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled, silent
+from .compiled import Compiled
 from .explained_groups import GroupFacts, Span, group_facts, spans
 from .explained_steps import Step, steps
 from .hwsim import simulate
@@ -24,6 +24,7 @@ from .ir.tile import TileProgram
 from .ir.tile_notes import annotated
 from .scheduler import Plan, lower, schedule
 from .scheduler.alternatives import Alternative, Alternatives, Price
+from .segments import silent
 
 if TYPE_CHECKING:
     from .scheduler import Objective, Options
@@ -191,7 +192,6 @@ def explain(
     layer: str | None = None,
     *,
     relax: bool = True,
-    options: Options | None = None,
     on_stage: Callable[[str], None] = silent,
 ) -> Explanation:
     """Explain a compiled network, and the group of one layer.
@@ -202,15 +202,13 @@ def explain(
         Name of a layer, or of a group.
     relax : bool
         Schedule and simulate the network on machines that are one step larger.
-    options : scheduler.Options, optional
-        What the network was compiled with.
 
     Raises
     ------
     ReportError
         No layer of that name.
     """
-    memory = parse(compiled.dram, compiled.arch.clock_mhz)
+    memory, options = parse(compiled.dram, compiled.arch.clock_mhz), compiled.options
     on_stage(f"simulate on {compiled.arch.name}")
     base = _Run(compiled.plans, tuple(_simulated(compiled, p, memory) for p in compiled.plans))
     others = tuple(_others(compiled, plan, memory, options) for plan in compiled.plans)

@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .compiled import silent
 from .explore_campaign import Campaign, Progress, quiet
 from .explore_design import designs_of
 from .explore_evaluate import Level
@@ -31,6 +30,7 @@ from .explore_store import FILE, SCHEMA, Store
 from .explore_study import Study
 from .explore_truth import Confirmation, confirm
 from .ir.errors import ArchError, ModelError, ReportError
+from .segments import silent
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

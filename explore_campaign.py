@@ -1,6 +1,6 @@
 """A sweep at work: points become rows. Known designs are not evaluated again, and neither is equal work.
 
-Two designs that differ only in what timing does not see, as the number of cores, share one evaluation.
+Two designs that differ only in what timing does not see share one evaluation; the number of cores is seen by simulation alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .explore_design import Design, design_of, objective_values
-from .explore_evaluate import Level, Outcome, Task
+from .explore_evaluate import Cost, Level, Outcome, Task
 from .explore_front import front, normalised_hypervolume
 from .explore_networks import Networks, Prepared
 from .explore_objectives import DESIGN, Combine, Objective
@@ -127,7 +127,7 @@ class Campaign:
         def done(outcomes: tuple[Outcome, ...]) -> None:
             rows: list[Row] = []
             for o in outcomes:
-                costs = {n: (c.cycles, c.dram_bytes, c.energy_pj, c.macs) for n, c in o.costs.items()}
+                costs = {n: _numbers(c) for n, c in o.costs.items()}
                 if costs:
                     self._work[level, o.key] = costs
                 rows += self._rows(groups[o.key], level, costs, o.problem, o.crashed, o.seconds)
@@ -243,8 +243,15 @@ class Campaign:
         assert point.arch is not None  # it would have a reason
         arch = point.arch.model_copy(update={"cores": 1, "name": "design"})
         networks = tuple((n, p.digest) for n, p in self.networks.of(point.network).items())
-        key = repr((arch.design_hash, point.board.name, point.dram, point.objective, networks))
-        return Task(key, arch, point.board, point.dram, point.objective, networks, level)
+        cores = point.arch.cores if level == "simulated" else 1
+        key = repr((arch.design_hash, point.board.name, point.dram, point.objective, networks, cores))
+        return Task(key, arch, point.board, point.dram, point.objective, networks, level, cores)
+
+
+def _numbers(cost: Cost) -> tuple[float, ...]:
+    """As a row keeps them; frames a cycle of all cores only where they were simulated."""
+    told = (cost.cycles, cost.dram_bytes, cost.energy_pj, cost.macs)
+    return (*told, cost.frames_per_cycle) if cost.frames_per_cycle else told
 
 
 def _needed(space: Space, quantities: dict[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .ir.arch import Arch
 from .ir.board import Board
 from .ir.errors import TilewrightError
 from .ir.graph import Graph
+from .ir.isa import Program
 from .scheduler import Objective
 
 __all__ = ["Absent", "Cost", "Level", "Outcome", "Task", "evaluate_batch", "install"]
@@ -35,7 +36,11 @@ class Task:
 
     Parameters
     ----------
+    arch : Arch
+        With one core.
     networks : tuple of (name, digest)
+    cores : int
+        That share the memory, where that is simulated.
     """
 
     key: str
@@ -45,16 +50,26 @@ class Task:
     objective: Objective
     networks: tuple[tuple[str, str], ...]
     level: Level
+    cores: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a frame of one network costs."""
+    """What a frame of one network costs.
+
+    Parameters
+    ----------
+    cycles : int
+        On one core that has the memory to itself.
+    frames_per_cycle : float
+        Of all cores on one memory; 0 where that was not simulated.
+    """
 
     cycles: int
     dram_bytes: int
     energy_pj: float
     macs: int
+    frames_per_cycle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +155,50 @@ def _estimated(graphs: Sequence[Graph], task: Task) -> Cost:
 
 def _simulated(graphs: Sequence[Graph], task: Task) -> Cost:
     """Schedule and simulate: the very plans of `compile`, and what `simulate` finds for them."""
+    from .hwsim.shared import simulate_shared
+
+    programs, cost = _alone(graphs, task)
+    if task.cores == 1:
+        return cost
+    shared = simulate_shared(
+        programs, task.arch, task.dram, cores=task.cores, alone_cycles=cost.cycles, frames=_FRAMES
+    )
+    return replace(cost, frames_per_cycle=shared.frames_per_cycle)
+
+
+_FRAMES = 2
+"""Of each of several cores: one to warm up, one to count."""
+_ALONE: OrderedDict[tuple[object, ...], tuple[Sequence[Graph], tuple[Program, ...], Cost]] = OrderedDict()
+"""The last designs with one core: those with more of the same cores have the same programs. The networks are kept beside,
+so that no other one gets their identity."""
+_KEPT_ALONE = 8
+
+
+def _alone(graphs: Sequence[Graph], task: Task) -> tuple[tuple[Program, ...], Cost]:
+    key = (id(graphs), task.arch.design_hash, task.board.name, task.dram, task.objective)
+    if key not in _ALONE:
+        _ALONE[key] = (graphs, *_one_core(graphs, task))
+        while len(_ALONE) > _KEPT_ALONE:
+            _ALONE.popitem(last=False)
+    return _ALONE[key][1:]
+
+
+def _one_core(graphs: Sequence[Graph], task: Task) -> tuple[tuple[Program, ...], Cost]:
+    """Programs of a network, and what they cost on one core."""
     from .hwsim import simulate
     from .hwsim.dram import parse
     from .scheduler import schedule
 
     peak = parse(task.dram, task.arch.clock_mhz).peak_bytes_per_cycle
-    out = []
+    out, programs = [], []
     for graph in graphs:
         plan = schedule(
             graph, task.arch, objective=task.objective, dram_bytes_per_cycle=peak, planner="compiled"
         )
         run = simulate(plan.program, task.arch, task.dram, board=task.board, graph=graph)
         out.append(Cost(run.cycles, run.dram_bytes["total"], run.energy.total_mj * 1e9, graph.macs))
-    return _sum(out)
+        programs.append(plan.program)
+    return tuple(programs), _sum(out)
 
 
 def _sum(parts: Sequence[Cost]) -> Cost:

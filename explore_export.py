@@ -115,8 +115,9 @@ def _notes(study: Study) -> tuple[str, ...]:
         )
     if any(d.machine.get("cores", 1) > 1 for d in study.feasible):
         out.append(
-            "Latency and energy are of one core that has the memory to itself. Frames a second of several cores are an estimate "
-            "at every level: cores times one, at most what the DRAM's peak could feed."
+            "Latency and energy are of one core that has the memory to itself. Frames a second of several cores are simulated with "
+            "the cores: each on frames of its own, started together, on one DRAM. Where a design is only estimated, they are cores "
+            "times one, at most what the DRAM's peak could feed."
         )
     adapted = sum(bool(d.notes) for d in study.feasible)
     if adapted:

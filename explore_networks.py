@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from .api import ZOO, find, load_int8
 from .archive import pack
-from .compiled import silent
 from .explore_points import NetworkChoice
 from .explore_space import Space
 from .ir.errors import ModelError, TilewrightError
 from .ir.graph import Graph
+from .segments import silent
 
 if TYPE_CHECKING:
     from .frontend import Model, Network

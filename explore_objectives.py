@@ -104,22 +104,24 @@ def measures(
 ) -> dict[str, float]:
     """Quantities of one network on one design.
 
-    Latency and energy are of one core that has the memory to itself. `fps` counts all cores, but never more than the
-    board's DRAM could feed at its peak.
+    Latency and energy are of one core that has the memory to itself. `fps` counts all cores: as they were simulated on one
+    memory, or else estimated, cores times one and never more than the board's DRAM could feed at its peak.
 
     Parameters
     ----------
     cost : sequence of number
-        Cycles, DRAM bytes, energy in pJ, MACs of a frame.
+        Cycles, DRAM bytes, energy in pJ, MACs of a frame; frames a cycle of all cores where they were simulated.
 
     >>> measures((300_000, 0, 2e9, 0), clock_mhz=300, cores=2, macs_per_cycle=512, dram_gb_s=19.2)["fps"]
     2000.0
     """
-    cycles, dram_bytes, energy_pj, macs = cost
+    cycles, dram_bytes, energy_pj, macs, *together = cost
     latency_ms = cycles / clock_mhz / 1e3
     energy_mj = energy_pj * 1e-9
     fps = cores * 1e3 / latency_ms
-    if cores > 1 and dram_bytes:
+    if cores > 1 and together:
+        fps = together[0] * clock_mhz * 1e6
+    elif cores > 1 and dram_bytes:
         fps = max(1e3 / latency_ms, min(fps, dram_gb_s * 1e9 / dram_bytes))
     return {
         "cycles": float(cycles),

@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS designs (
   machine TEXT NOT NULL,       -- JSON: arch, its design hash, board, dram, objective, rounding mode
   resources TEXT NOT NULL,     -- JSON: dsp, bram, uram, lut, ff
   estimate TEXT,               -- JSON: network -> [cycles, dram bytes, energy pJ, MACs]; claim: estimate
-  simulated TEXT,              -- the same; claim: simulated
+  simulated TEXT,              -- the same; of several cores, then frames a cycle of all; claim: simulated
   sqnr TEXT NOT NULL,          -- JSON: network -> dB, where it was asked for
   networks TEXT NOT NULL,      -- JSON: network -> SHA-256 of its int8 graphs
   versions TEXT NOT NULL,      -- JSON: tilewright and the packages below it
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS designs (
 ) WITHOUT ROWID;
 """
 
-Costs = Mapping[str, tuple[int, int, float, int]]
+Costs = Mapping[str, tuple[float, ...]]
 """Cycles, DRAM bytes, energy in pJ and MACs of a frame, by network."""
 
 
@@ -57,6 +57,7 @@ class Row:
     design : str
         Its hash, `Point.key`.
     estimate, simulated : dict of network to (cycles, dram bytes, energy pJ, MACs), or None
+        Simulated with several cores: a fifth number, frames a cycle of all cores on one memory.
         Two claims, kept apart.
     """
 

@@ -38,7 +38,7 @@ def driver_notes(compiled: Compiled) -> tuple[bytes, ...]:
 
 
 def _notes(model: Model, segment: DpuSegment, plan: Plan) -> bytes:
-    graph, arch = segment.graph, plan.arch
+    graph, arch = plan.graph, plan.arch
     maps = [*((name, _INPUT) for name in graph.inputs), *((name, _OUTPUT) for name in graph.outputs)]
     records = []
     for name, kind in maps:
@@ -52,6 +52,7 @@ def _notes(model: Model, segment: DpuSegment, plan: Plan) -> bytes:
         "network": model.name,
         "arch": arch.name,
         "clock_mhz": arch.clock_mhz,
+        "batch": graph.frames,
         "inputs": [_input(model, b, maps.index((b.map, _INPUT)), ports) for b in segment.reads],
         "outputs": [_tensor(b, maps.index((b.map, _OUTPUT))) for b in segment.writes],
         # Maps that no tensor fills or becomes: they go from one program of the network to the next, as int8 (H, W, C).

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .compiled import Compiled, counted, silent
+from .compiled import Compiled
 from .frontend import HostSegment
 from .hwsim import simulate
 from .hwsim.resources import fits, resources
 from .hwsim.shared import simulate_shared
 from .reports import result as told
+from .segments import counted, silent
 
 if TYPE_CHECKING:
+    from .ir.arch import Arch
     from .reports.result import Exact, Result
+    from .scheduler import Plan
 
-__all__ = ["result_of"]
+__all__ = ["of_design", "result_of"]
+
+
+def of_design(plan: Plan, arch: Arch) -> Plan:
+    """The same plan for a design that differs in what a program does not see, as in its number of cores."""
+    design = arch.design_hash
+    return replace(
+        plan,
+        arch=arch,
+        tiling=replace(plan.tiling, design=design),
+        program=replace(plan.program, design=design),
+    )
 
 
 def result_of(
@@ -55,6 +70,7 @@ def result_of(
             alone_cycles=sum(s.simulation.cycles for s in segments),
             frames=frames,
             stagger=stagger,
+            batch=compiled.batch,
         )
     twin = None
     if beside is not None and beside is not compiled:

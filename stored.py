@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from .ir.board import Board
 from .ir.errors import ProgramError, ReportError
 from .ir.graph import Graph
 from .ir.tile_notes import annotated
-from .scheduler import Place, Plan, lower
+from .scheduler import Options, Place, Plan, lower
 
 if TYPE_CHECKING:
     from .frontend import Model
@@ -61,6 +61,9 @@ def contents(compiled: Compiled) -> dict[str, bytes]:
         "board": compiled.board.model_dump(mode="json"),
         "dram": compiled.dram,
         "objective": compiled.objective,
+        "batch": compiled.batch,
+        "tries": compiled.tries,
+        "options": _asked(compiled.options),
         "seed": compiled.seed,
         "source": asdict(compiled.source),
         "segments": segments,
@@ -82,7 +85,7 @@ def load(folder: Path) -> Compiled:
     settings = _settings(folder)
     arch = Arch.load(folder / "arch.toml")
     model = load_model(folder / "model.npz")
-    graphs = model.graphs
+    graphs = [graph.stacked(settings["batch"]) for graph in model.graphs]
     if len(graphs) != len(settings["segments"]):
         raise ReportError(
             f"{folder}: compiled.json lists {len(settings['segments'])} DPU segments, model.npz has {len(graphs)}; "
@@ -103,7 +106,16 @@ def load(folder: Path) -> Compiled:
         objective=settings["objective"],
         seed=settings["seed"],
         source=Source(source["where"], source["sha256"], shapes),
+        options=Options(**settings["options"]) if settings["options"] else None,
+        tries=settings["tries"],
     )
+
+
+def _asked(options: Options | None) -> dict[str, Any]:
+    """What differs from the defaults."""
+    default = Options()
+    mine = {} if options is None else {f.name: getattr(options, f.name) for f in fields(Options)}
+    return {name: value for name, value in mine.items() if value != getattr(default, name)}
 
 
 def _names(segment: int) -> dict[str, str]:
@@ -130,7 +142,17 @@ def _settings(folder: Path) -> dict[str, Any]:
     schema = settings.get("schema") if isinstance(settings, dict) else None
     if schema != SCHEMA:
         raise ReportError(f"{path}: schema is {schema!r}, this version reads {SCHEMA!r}; compile again")
-    missing = {"board", "dram", "objective", "seed", "source", "segments"} - settings.keys()
+    missing = {
+        "batch",
+        "board",
+        "dram",
+        "objective",
+        "options",
+        "seed",
+        "source",
+        "segments",
+        "tries",
+    } - settings.keys()
     if missing:
         raise ReportError(f"{path}: lacks {', '.join(sorted(missing))}; compile again")
     return dict(settings)

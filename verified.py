@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import Compiled, Feeds, counted, silent
+from .compiled import Compiled, Feeds
 from .hwsim.dram import parse
 from .ir import reference
 from .ir.errors import RtlError
 from .ir.graph import Graph
 from .ir.layout import pack_map
-from .rtl.agreement import Agreement, LayerAgreement, agree
+from .rtl.agreement import Agreement, LayerAgreement, agree, agree_all
 from .rtl.cosim import CosimCore
 from .scheduler import Options, Plan, saving_all, schedule
+from .segments import counted, silent
 
 __all__ = ["Verified", "part_of", "verify_rtl"]
 
@@ -145,14 +146,19 @@ def verify_rtl(
 
         def one(plan: Plan, values: Mapping[str, Map], name: str, stage: str) -> None:
             on_stage(f"{stage} on the core")
-            runs.append(agree(core, plan, _image(plan, values), memory, name=name))
+            image = _image(plan, values)
+            runs.append(agree(core, plan, image, memory, name=name))
+            if compiled.arch.cores > 1:
+                on_stage(f"{stage} on all {compiled.arch.cores} cores at once")
+                runs.extend(agree_all(core, plan, image, memory, name=name))
 
         def execute(graph: Graph, inputs: Mapping[str, Map]) -> dict[str, Map]:
             values: dict[str, Map] = dict(inputs)
+            plan = compiled.plan_of(graph)
+            graph = plan.graph
             outputs = reference.run(graph, dict(inputs), values.__setitem__)
-            index = next(i for i, p in enumerate(compiled.plans) if p.graph is graph)
+            index = compiled.plans.index(plan)
             which = counted(index, len(compiled.plans))
-            plan = compiled.plans[index]
             if layers:
                 names = [op.name for op in graph.ops if op.name in wanted]
                 if names:
@@ -165,7 +171,7 @@ def verify_rtl(
                 one(saving_all(plan), inputs, f"{graph.name}, every map saved", f"every layer{which}")
             return outputs
 
-        compiled.model.run(dict(chosen), execute=execute)
+        compiled.run(chosen, execute)
     return Verified(compiled.model.name, compiled.arch.name, mac, compiled.dram, tuple(runs))
 
 
@@ -218,4 +224,5 @@ def part_of(graph: Graph, names: Sequence[str]) -> Graph:
         ops=ops,
         inputs=tuple(t for t in read if t not in made),
         outputs=tuple(op.output for op in ops if op.output in outside or op.output not in inner),
+        frames=graph.frames,
     )

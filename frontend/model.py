@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -186,21 +186,40 @@ class Model:
         -------
         dict of output name to float array in ONNX layout
         """
-        tensors: dict[str, Array] = real_feeds(
-            self.network, {p.name: self.network.feed(p, feeds) for p in self.inputs}
-        )
+        return self.run_batch([feeds], execute, observe)[0]
+
+    def run_batch(
+        self,
+        batch: Sequence[Mapping[str, Array]],
+        execute: Execute | None = None,
+        observe: Callable[[str, Array], None] | None = None,
+    ) -> list[dict[str, Array]]:
+        """Run frames together: `execute` is given the maps of all, frames below each other.
+
+        Parameters and results are as of `run`, one of each a frame.
+        """
+        each: list[dict[str, Array]] = [
+            real_feeds(self.network, {p.name: self.network.feed(p, feeds) for p in self.inputs})
+            for feeds in batch
+        ]
         maps: dict[str, NDArray[np.int8]] = {}
         for segment in self.segments:
             if isinstance(segment, HostSegment):
-                tensors.update(segment.run(tensors))
+                for tensors in each:
+                    tensors.update(segment.run(tensors))
                 continue
-            maps.update(segment.encode(tensors))
-            fed = {n: maps[n] for n in segment.graph.inputs}
-            maps.update(
-                reference_run(segment.graph, fed, observe) if execute is None else execute(segment.graph, fed)
-            )
-            tensors.update(segment.decode(maps))
-        missing = [p.name for p in self.outputs if p.name not in tensors]
+            encoded = [segment.encode(tensors) for tensors in each]
+            maps.update({name: np.concatenate([e[name] for e in encoded]) for name in encoded[0]})
+            graph = segment.graph
+            fed = {n: maps[n] for n in graph.inputs}
+            if execute is None:
+                maps.update(reference_run(graph.stacked(len(batch)), fed, observe))
+            else:
+                maps.update(execute(graph, fed))
+            apart = {b.map: np.split(maps[b.map], len(batch)) for b in segment.writes}
+            for f, tensors in enumerate(each):
+                tensors.update(segment.decode({name: values[f] for name, values in apart.items()}))
+        missing = [p.name for p in self.outputs if p.name not in each[0]]
         if missing:
             raise ModelError(f"output {missing[0]} is computed by no segment", tensor=missing[0])
-        return {p.name: tensors[p.name] for p in self.outputs}
+        return [{p.name: tensors[p.name] for p in self.outputs} for tensors in each]

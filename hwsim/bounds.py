@@ -35,9 +35,10 @@ def bounds(graph: Graph, arch: Arch, dram: DramSpec) -> Bounds:
     """
     array_only = shared = 0
     written = read = 0  # bytes of maps
+    frame, frames = graph.frame, graph.frames
     for op in graph:
-        out = graph.tensors[op.output].shape
-        macs = op.macs(out)
+        out = frame.tensors[op.output].shape
+        macs = graph.macs_of(op)
         if not macs:
             continue
         if arch.has_dwc and isinstance(op, Conv) and op.depthwise:
@@ -46,10 +47,10 @@ def bounds(graph: Graph, arch: Arch, dram: DramSpec) -> Bounds:
             array_only += macs
         written += graph.tensors[op.output].bytes
         if isinstance(op, Conv):
-            h, w, c = graph.tensors[op.inputs[0]].shape
-            read += min(h * w, out[0] * out[1]) * c
+            h, w, c = frame.tensors[op.inputs[0]].shape
+            read += min(h * w, out[0] * out[1]) * c * frames
     a, d = arch.macs_per_cycle, arch.depthwise_macs_per_cycle
-    maps_in = sum(_bytes_read(graph, name) for name in dict.fromkeys(graph.inputs))
+    maps_in = frames * sum(_bytes_read(frame, name) for name in dict.fromkeys(graph.inputs))
     homes = {_home(graph, name) for name in graph.outputs} - set(graph.inputs)
     maps_out = sum(graph.tensors[name].bytes for name in homes)
     weights = weight_bytes(graph)

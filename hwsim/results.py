@@ -204,7 +204,7 @@ _TIMELINE_TYPES = {"index": np.int32, "layer": np.int32, "engine": np.int8, "cau
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """One frame of one program on one core.
+    """One run of one program on one core: a frame, or a batch of frames.
 
     Parameters
     ----------
@@ -227,6 +227,8 @@ class Simulation:
         `timing.estimate`: the busiest engine if nothing ever waited.
     dram : str
         The memory's description.
+    frames : int
+        Frames of the batch; cycles, bytes, energies and MACs are of all of them.
     timeline : Timeline or None
         Not written to JSON unless asked.
     """
@@ -247,6 +249,7 @@ class Simulation:
     board: str = ""
     design: str = ""
     claim: str = "simulated"
+    frames: int = 1
     timeline: Timeline | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -255,8 +258,13 @@ class Simulation:
 
     @property
     def fps(self) -> float:
-        """Frames a second of one core, one after the other."""
-        return 1e3 / self.latency_ms
+        """Frames a second of one core, one run after the other."""
+        return self.frames * 1e3 / self.latency_ms
+
+    @property
+    def unit(self) -> str:
+        """What the numbers are of, for a reader."""
+        return "frame" if self.frames == 1 else f"batch of {self.frames} frames"
 
     @property
     def utilization(self) -> float:

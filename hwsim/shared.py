@@ -164,6 +164,8 @@ class Shared:
     dram_bytes : int
         Of a frame.
     dram_peak_bytes_per_cycle : float
+    batch : int
+        Of programs for batches of frames: a frame above is then a batch, but frames a second count each.
     """
 
     cores: int
@@ -177,11 +179,12 @@ class Shared:
     dram_peak_bytes_per_cycle: float
     clock_mhz: float
     claim: str = "simulated"
+    batch: int = 1
 
     @property
     def fps(self) -> float:
         """Frames a second of all cores."""
-        return self.frames_per_cycle * self.clock_mhz * 1e6
+        return self.batch * self.frames_per_cycle * self.clock_mhz * 1e6
 
     @property
     def latency_ms(self) -> float:
@@ -225,6 +228,7 @@ def simulate_shared(
     alone_cycles: int,
     frames: int = 3,
     stagger: bool = False,
+    batch: int = 1,
 ) -> Shared:
     """Simulate cores on frames of their own, and sum up.
 
@@ -237,6 +241,8 @@ def simulate_shared(
         Of each core, back to back.
     stagger : bool
         Start the cores spread evenly over the cycles of a frame; else all in one cycle.
+    batch : int
+        Frames that the programs take a run.
 
     Raises
     ------
@@ -261,6 +267,7 @@ def simulate_shared(
         dram_bytes=sum(int(costs(p.fields, arch)["dram_bytes"].sum()) + p.fetch_bytes for p in programs),
         dram_peak_bytes_per_cycle=spec.peak_bytes_per_cycle,
         clock_mhz=arch.clock_mhz,
+        batch=batch,
     )
 
 

@@ -109,7 +109,7 @@ def simulate(
     graph: Graph | None = None,
     energy_table: str | None = None,
 ) -> Simulation:
-    """Cycles, traffic and energy of one frame on one core.
+    """Cycles, traffic and energy of a program on one core: one frame, or the batch that it was compiled for.
 
     Parameters
     ----------
@@ -159,6 +159,7 @@ def simulate(
         clock_mhz=arch.clock_mhz,
         macs=graph.macs if graph is not None else 0,
         macs_per_cycle=arch.macs_per_cycle,
+        frames=graph.frames if graph is not None else 1,
         dram_bytes=moved,
         energy=used,
         engines=engines,
@@ -209,7 +210,7 @@ def _layers(
         if graph is not None and number < len(graph.ops):
             op = graph.ops[number]
             label, kind = op.name, type(op).__name__
-            macs = op.macs(graph.tensors[op.output].shape)
+            macs = graph.macs_of(op)
         peak = arch.depthwise_macs_per_cycle if main == "dwc" else arch.macs_per_cycle
         actions = action_counts(cost[rows], arch, len(rows))
         out.append(

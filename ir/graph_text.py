@@ -29,7 +29,9 @@ Arrays = dict[str, NDArray[Any]]
 _PLAIN = {"name", "inputs", "output"}
 _SIMPLE = re.compile(r"[A-Za-z0-9_.]+\Z")
 _TENSOR = r'%(?:[A-Za-z0-9_.]+|"(?:[^"\\]|\\.)*")'
-_HEAD = re.compile(rf'graph ("(?:[^"\\]|\\.)*") \(((?:{_TENSOR}(?:, )?)*)\) -> \(((?:{_TENSOR}(?:, )?)*)\)\Z')
+_HEAD = re.compile(
+    rf'graph ("(?:[^"\\]|\\.)*") \(((?:{_TENSOR}(?:, )?)*)\) -> \(((?:{_TENSOR}(?:, )?)*)\)(?: frames (\d+))?\Z'
+)
 _LINE = re.compile(
     rf'({_TENSOR}): int8\[(\d+)x(\d+)x(\d+)\] scale (\S+) zero (-?\d+)(?: = (\w+) ("(?:[^"\\]|\\.)*") \(((?:{_TENSOR}(?:, )?)*)\)(.*))?\Z'
 )
@@ -40,6 +42,8 @@ def print_graph(graph: Graph) -> tuple[str, Arrays]:
     """Text and arrays of a graph; `parse_graph` reads them back to an equal value."""
     arrays: Arrays = {}
     lines = [f"graph {json.dumps(graph.name)} ({_names(graph.inputs)}) -> ({_names(graph.outputs)})"]
+    if graph.frames > 1:
+        lines[0] += f" frames {graph.frames}"
     made = graph.producer
     order = [*graph.inputs, *(op.output for op in graph.ops)]
     for name in order:
@@ -95,7 +99,9 @@ def parse_graph(text: str, arrays: Arrays) -> Graph:
         tensors[name] = Tensor(name, (int(h), int(w), int(c)), Quant(float(scale), int(zero)))
         if kind is not None:
             ops.append(_build(number, kind, json.loads(op_name), _tensors(inputs), name, attributes, arrays))
-    return Graph(json.loads(found[1]), tensors, tuple(ops), _tensors(found[2]), _tensors(found[3]))
+    return Graph(
+        json.loads(found[1]), tensors, tuple(ops), _tensors(found[2]), _tensors(found[3]), int(found[4] or 1)
+    )
 
 
 def _build(

@@ -26,7 +26,7 @@ def annotated(tiling: TileProgram, graph: Graph, lanes: int) -> str:
             str(s): [*_pieces(s), "# " + _note(s, ops.get(s.layer), graph, lanes)] for s in group.statements
         }
         widths = [max(len(row[i]) for row in table.values()) for i in range(_PIECES)]
-        lines = [f"{head}  # {_summary(group, ops, lanes)}"]
+        lines = [f"{head}  # {_summary(group, graph, ops, lanes)}"]
         for line in body:
             text, indent = line.strip(), line[: len(line) - len(line.lstrip())]
             row = table.get(text)
@@ -53,9 +53,9 @@ def _pieces(s: Statement) -> list[str]:
     return [made, f"= {layer}" if equals else "", f"-> {ring}{comma}" if arrow else "", rest.strip()]
 
 
-def _summary(group: Group, ops: dict[str, Op], lanes: int) -> str:
+def _summary(group: Group, graph: Graph, ops: dict[str, Op], lanes: int) -> str:
     rings = sum(s.ring.words for s in group.statements if s.ring is not None)
-    macs = sum(ops[s.layer].macs(s.shape) for s in group.statements if s.layer in ops)
+    macs = sum(graph.macs_of(ops[s.layer]) for s in group.statements if s.layer in ops)
     return f"{macs / 1e6:,.1f} M MACs, {rings * lanes / 1024:,.1f} KiB of rings"
 
 

@@ -72,7 +72,7 @@ def draw(name: str, result: Result, kinds: tuple[str, ...] = ("svg", "png")) -> 
 
 
 def traffic(result: Result, figure: Figure) -> None:
-    """DRAM bytes of a frame by class, above the compulsory minimum."""
+    """DRAM bytes by class, above the compulsory minimum."""
     rows = {plain(result.arch.name): result.total.dram_bytes}
     if result.without_dwc is not None:
         rows[plain(result.without_dwc.arch.name)] = result.without_dwc.total.dram_bytes
@@ -91,18 +91,18 @@ def traffic(result: Result, figure: Figure) -> None:
         va="top",
         fontsize=8,
     )
-    axes.set_xlabel("MB a frame")
+    axes.set_xlabel(f"MB a {result.total.unit}")
     axes.set_title(f"{figure_title(result, 32)}: DRAM traffic by class, {result.total.claim}")
 
 
 def energy(result: Result, figure: Figure) -> None:
-    """Energy of a frame by component."""
+    """Energy by component."""
     rows = {plain(result.arch.name): result.total.energy.components}
     if result.without_dwc is not None:
         rows[plain(result.without_dwc.arch.name)] = result.without_dwc.total.energy.components
     axes = figure.subplots()
     _stack(axes, rows, COMPONENTS, "mJ")
-    axes.set_xlabel("mJ a frame")
+    axes.set_xlabel(f"mJ a {result.total.unit}")
     axes.set_title(f"{figure_title(result, 32)}: energy by component, {energy_claim(result)}")
 
 

@@ -80,9 +80,9 @@ def page(result: Result, names: Sequence[str] = ()) -> str:
         ladder=drawing.ladder(result),
         engines=drawing.engines(result),
         traffic=drawing.bars(
-            stacks, "B", "DRAM bytes of a frame by class", float(total.dram_bytes["compulsory"])
+            stacks, "B", f"DRAM bytes of a {total.unit} by class", float(total.dram_bytes["compulsory"])
         ),
-        energies=drawing.bars(energies, "J", "Energy of a frame by component"),
+        energies=drawing.bars(energies, "J", f"Energy of a {total.unit} by component"),
     )
 
 
@@ -194,13 +194,13 @@ def _twin_rows(result: Result) -> list[dict[str, Any]]:
         row("cycles", a.cycles, b.cycles, lambda v: f"{v:,}", more=False),
         row("of the array's peak", a.utilization, b.utilization, lambda v: f"{v:.1%}", more=True),
         row(
-            "DRAM a frame",
+            f"DRAM a {a.unit}",
             a.dram_bytes["total"],
             b.dram_bytes["total"],
             lambda v: f"{v / 1e6:.4g} MB",
             more=False,
         ),
-        row("energy a frame", a.energy.total_mj, b.energy.total_mj, lambda v: f"{v:.4g} mJ", more=False),
+        row(f"energy a {a.unit}", a.energy.total_mj, b.energy.total_mj, lambda v: f"{v:.4g} mJ", more=False),
         row("MAC array busy", busy(a, "conv"), busy(b, "conv"), lambda v: f"{v:.1%}", more=None),
         row(
             "depthwise PE busy",

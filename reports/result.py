@@ -202,6 +202,7 @@ class Result:
             "cycles": total.cycles,
             "latency_ms": total.latency_ms,
             "fps": total.fps,
+            "frames": total.frames,
             "gops": total.gops,
             "utilization": total.utilization,
             "dram": total.dram,

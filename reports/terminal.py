@@ -12,6 +12,7 @@ from .verdict import verdict
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ..hwsim.results import Simulation
     from ..hwsim.shared import Shared
 
 __all__ = ["rows", "screen", "summary"]
@@ -25,7 +26,10 @@ def rows(result: Result) -> list[tuple[str, str]]:
     estimated = "estimated" if s.energy.estimated else s.claim
     spread = f" ±{s.energy.relative_uncertainty:.0%}" if s.energy.relative_uncertainty else ""
     return [
-        ("latency", f"{s.latency_ms:.4g} ms  ({s.cycles:,} cycles at {s.clock_mhz:g} MHz, {s.claim})"),
+        (
+            "latency",
+            f"{s.latency_ms:.4g} ms  ({s.cycles:,} cycles at {s.clock_mhz:g} MHz, {s.claim}){_each(s)}",
+        ),
         (
             "frames a second",
             short(s.fps) + ("" if result.shared is None else "  (one core that has the memory to itself)"),
@@ -35,14 +39,21 @@ def rows(result: Result) -> list[tuple[str, str]]:
         ("of peak", f"{s.utilization:.1%}  of {s.macs_per_cycle:,} MACs a cycle"),
         (
             "DRAM",
-            f"{s.dram_bytes['total'] / 1e6:.4g} MB a frame, {s.dram_bytes['total'] / s.latency_ms / 1e6:.3g} GB/s{beyond}",
+            f"{s.dram_bytes['total'] / 1e6:.4g} MB a {s.unit}, {s.dram_bytes['total'] / s.latency_ms / 1e6:.3g} GB/s{beyond}",
         ),
-        ("energy", f"{s.energy.total_mj:.4g} mJ a frame  ({estimated}{spread})"),
+        ("energy", f"{s.energy.total_mj:.4g} mJ a {s.unit}  ({estimated}{spread})"),
         (
             "bound",
             f"{s.bounds.bound_cycles:,} ≤ estimate {s.estimate_cycles:,} ≤ {s.claim} {s.cycles:,} cycles",
         ),
     ]
+
+
+def _each(s: Simulation) -> str:
+    """What one frame of a batch takes, on average."""
+    if s.frames == 1:
+        return ""
+    return f"; a frame: {s.latency_ms / s.frames:.4g} ms, {s.dram_bytes['total'] / s.frames / 1e6:.4g} MB, {s.energy.total_mj / s.frames:.4g} mJ"
 
 
 def screen(result: Result, directory: str | Path | None = None) -> RenderableType:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..hwsim.dram import DramSpec
 from ..hwsim.emulate import emulate
 from ..hwsim.replay import Requests
+from ..hwsim.shared import trace_shared
 from ..hwsim.simulation import Trace, trace
 from ..ir.arch import Arch
 from ..ir.graph import Graph, Shape
@@ -26,7 +27,16 @@ from .model import Pattern
 if TYPE_CHECKING:
     from .cosim import CosimCore, CosimRun
 
-__all__ = ["Agreement", "ByteDifference", "CycleDifference", "LayerAgreement", "Planned", "agree", "judge"]
+__all__ = [
+    "Agreement",
+    "ByteDifference",
+    "CycleDifference",
+    "LayerAgreement",
+    "Planned",
+    "agree",
+    "agree_all",
+    "judge",
+]
 
 SCHEMA = "tilewright.agreement/1"
 _ELSEWHERE = "(between maps)"
@@ -208,6 +218,35 @@ def agree(
     simulated = trace(program, arch, memory)
     run = core.run(program, maps, memory, limit=2 * simulated.cycles + 20_000)
     return judge(run, plan, emulated, simulated, dram=str(memory), name=name)
+
+
+def agree_all(
+    core: CosimCore, plan: Planned, maps: NDArray[np.uint8], memory: DramSpec | str, *, name: str = ""
+) -> tuple[Agreement, ...]:
+    """Run a program on all cores of a design at once, behind one DRAM, and compare each core.
+
+    Parameters
+    ----------
+    maps : uint8 (maps_bytes,)
+        As `agree` takes it; every core gets its own copy.
+    """
+    program, arch = plan.program, plan.arch
+    emulated = emulate(program, arch, maps).maps
+    # Never longer than the cores one after the other, and a good deal of waiting for rows and turns.
+    limit = 4 * arch.cores * trace(program, arch, memory).cycles + 20_000
+    runs = core.run_all(program, [maps] * arch.cores, memory, limit=limit)
+    found = trace_shared((program,), arch, memory, starts=[start for start, _ in runs], steady=False)
+    return tuple(
+        judge(
+            run,
+            plan,
+            emulated,
+            mine[0][0],
+            dram=str(memory),
+            name=f"{name or plan.graph.name}, core {c} of {arch.cores} at once",
+        )
+        for c, ((_, run), mine) in enumerate(zip(runs, found.traces, strict=True))
+    )
 
 
 def judge(

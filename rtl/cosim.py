@@ -224,6 +224,7 @@ class CosimCore:
                 run, starts=tuple(t - zero for t in run.starts), dones=tuple(t - zero for t in run.dones)
             )
             out.append((zero, run))
+            self.write("IRQ_STATUS", register("IRQ_STATUS").mask)  # another job may be one core's alone
         self.core = chosen
         if not came:
             model.reset()

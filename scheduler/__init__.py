@@ -9,6 +9,7 @@ from ..ir.errors import ScheduleError
 from ..ir.graph import Graph
 from .lower import Place, Plan, lower
 from .plan import plan_tiling
+from .refine import refine
 from .search import Objective, Options, find_misfits
 from .witness import saving_all
 
@@ -20,6 +21,7 @@ __all__ = [
     "Planner",
     "find_misfits",
     "lower",
+    "refine",
     "saving_all",
     "schedule",
 ]

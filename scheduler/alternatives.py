@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ..ir.errors import ScheduleError
-from ..ir.graph import Graph
-from ..ir.layout import blocks
 from ..ir.tile import Group, TileProgram
 from .candidates import Candidate
 from .layers import Layer, make_layers
@@ -20,46 +18,12 @@ from .lower import Plan
 from .occupancy import passing_words, staying, touched_words
 from .plan import plan_search
 from .search import Objective, Options, Search
+from .ways import Way
 
-__all__ = ["Alternative", "Alternatives", "Price", "Way"]
+__all__ = ["Alternative", "Alternatives", "Price"]
 
 _NEVER = 1e12
 """Cycles of a group that only stands in where a plan cannot be, so that the planner takes it last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a group runs: strip height, tile width, loop order, weights that stay, and blocks an instruction of each layer."""
-
-    rows: int
-    cols: int
-    order: str
-    resident: bool
-    chunks: tuple[tuple[str, int], ...]
-    part: bool = False
-    """The output goes to DRAM chunk by chunk, and its ring holds a part of the channels."""
-
-    @classmethod
-    def of_group(cls, group: Group, lanes: int) -> Way:
-        array = [s for s in group.statements if s.kind in {"conv", "dwc"}]
-        resident = group.strips > 1 and any(s.weights == "resident" for s in array)
-        chunks = _chunks({s.layer: s.chunk for s in array})
-        last = next(s for s in reversed(group.statements) if s.layer)
-        part = last.ring is not None and last.ring.blocks < blocks(last.shape[2], lanes)
-        return cls(group.rows, group.cols, group.order, resident, chunks, part)
-
-    @classmethod
-    def of_candidate(cls, c: Candidate, graph: Graph, lanes: int) -> Way:
-        array = {layer.name for layer in c.layers if layer.parts}
-        resident = c.resident and c.strips.count > 1 and bool(array)
-        chunks = _chunks({name: n for name, n in c.chunk.items() if name in array})
-        output = c.layers[-1].output
-        part = c.rings[output].blocks < blocks(graph.tensors[output].shape[2], lanes)
-        return cls(c.rows, c.cols, c.order, resident, chunks, part)
-
-
-def _chunks(chunk: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted((name, n) for name, n in chunk.items() if n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +123,8 @@ class Alternatives:
         Peak of the DRAM behind the ports, in bytes a core cycle.
     options : Options, optional
         What the plan was made with.
+    known : Alternatives, optional
+        To another plan of the same graph, machine and objective: what it priced is not priced again.
 
     Raises
     ------
@@ -173,11 +139,16 @@ class Alternatives:
         objective: Objective = "latency",
         dram_bytes_per_cycle: float = float("inf"),
         options: Options | None = None,
+        known: Alternatives | None = None,
     ) -> None:
         self.plan, self.tiling = plan, plan.tiling
-        self.layers = _layers(plan)
-        self.search = Search(
-            plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, options or Options()
+        self.layers: tuple[Layer, ...] = known.layers if known is not None else _layers(plan)
+        self.search: Search = (
+            known.search
+            if known is not None
+            else Search(
+                plan.graph, plan.arch, self.layers, objective, dram_bytes_per_cycle, options or Options()
+            )
         )
         self._at = {layer.name: n for n, layer in enumerate(self.layers)}
         self.runs = [self._run(group) for group in self.tiling.groups]

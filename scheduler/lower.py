@@ -359,9 +359,15 @@ class _Walk:
             self.out += self._compute(task)
 
     def _compute(self, task: Task) -> list[Action]:
-        """Instructions that make output rows and columns of a layer, those of one frame after those of another."""
+        """Instructions that make output rows and columns of a layer; a chunk of weights serves all frames in turn."""
         if self.graph.frames == 1 or task.layer.rowwise:
             return self._compute_rows(task, self.graph)
+        if task.kept is not None:
+            return self._compute_frames(task)
+        chunks = range(self._chunk_count(task.statement)) if task.only is None else (task.only,)
+        return [a for only in chunks for a in self._compute_frames(replace(task, only=only, kept={}))]
+
+    def _compute_frames(self, task: Task) -> list[Action]:
         out: list[Action] = []
         graph, size = self.graph, task.layer.height
         for f in range(task.rows[0] // size, -(-task.rows[1] // size)):

@@ -19,7 +19,7 @@ from .nests import Homes, Nest
 from .strips import strip_driver
 from .weights import parameter_words
 
-__all__ = ["Objective", "Options", "Search", "find_misfits"]
+__all__ = ["Objective", "Options", "Search", "find_misfits", "weigh"]
 
 Objective = Literal["latency", "energy", "edp"]
 
@@ -65,6 +65,21 @@ class Options:
     fold_tables: bool = True
     strip_rows: int = 0
     dram_gbps: float = math.inf
+
+
+def weigh(objective: Objective, cycles: float, dram: float, slower: float = 1.0) -> float:
+    """One number for an objective, from cycles of time and cycles that the DRAM port is in use.
+
+    Parameters
+    ----------
+    slower : float
+        Cycles that a cycle of DRAM traffic counts for where its average is limited.
+    """
+    if objective == "latency":
+        return max(cycles, slower * dram) + _BESIDE_LATENCY * dram
+    if objective == "energy":
+        return dram + _BESIDE_ENERGY * cycles
+    return cycles + dram
 
 
 def find_misfits(graph: Graph, arch: Arch) -> tuple[ScheduleError, ...]:
@@ -113,11 +128,7 @@ class Search:
 
     def weigh(self, cycles: float, dram: float) -> float:
         """One number for the objective, from cycles of time and cycles that the DRAM port is in use."""
-        if self.objective == "latency":
-            return max(cycles, self._slower * dram) + _BESIDE_LATENCY * dram
-        if self.objective == "energy":
-            return dram + _BESIDE_ENERGY * cycles
-        return cycles + dram
+        return weigh(self.objective, cycles, dram, self._slower)
 
     def last_reader(self, tensor: str) -> int:
         """Number of the last layer that reads a map; -1 if none does."""

@@ -44,6 +44,7 @@ DEPTHWISE = {
     "shufflenet_v2": "ShuffleNetV2",
 }
 QUICK = ("mobilenet_v1", "mobilenet_v2")
+BATCHES = (1, 2, 4, 8)
 PORTS = 32.0
 """Bytes a cycle: two ports of 128 bit, 9.6 GB/s at 300 MHz."""
 MEMORIES = ("fixed:32,40", "banked:DDR4-2400x64")
@@ -244,6 +245,21 @@ def latency(names: Sequence[str]) -> str:
     )
 
 
+def batches(names: Sequence[str]) -> str:
+    """Cycles and MB a frame of runs of several frames."""
+    arch, rows = COLUMNS[0].splits[0].arch, []
+    for name in names:
+        row = [NETWORKS[name]]
+        for frames in BATCHES:
+            graph = graph_of(name).stacked(frames)
+            plan = schedule(graph, arch, dram_bytes_per_cycle=PORTS)
+            found = simulate(plan.program, arch, MEMORIES[0], graph=graph)
+            row.append(f"{found.cycles / frames:,.0f}, {megabytes(found) / frames:.2f} MB")
+        rows.append(row)
+        print(" | ".join(row), flush=True)
+    return table(("network", *(f"batch {n}" for n in BATCHES)), rows)
+
+
 def depthwise(names: Sequence[str]) -> str:
     """With and without the depthwise engine."""
     rows = []
@@ -320,7 +336,7 @@ def orders() -> str:
 places {ours}."""
 
 
-def page(traffics: Sequence[str], cycles: str, deep: str, exact: str, order: str) -> str:
+def page(traffics: Sequence[str], cycles: str, together: str, deep: str, exact: str, order: str) -> str:
     """The whole page."""
     why = "\n".join(
         f"- {NETWORKS[name]}, {column}: {text}"
@@ -356,6 +372,13 @@ read from tilings and stalls; what a remedy would spare is an estimate.
 ## What is missed, and why
 
 {why or "Nothing."}
+
+## Batches
+
+Frames that a run takes together, latency objective, {MEMORIES[0]}; cycles and DRAM traffic *a frame*. Weights come once for all frames
+where a layer's maps of all frames leave room; where maps then have to go to DRAM, a larger batch stops paying.
+
+{together}
 
 ## The depthwise engine
 
@@ -400,7 +423,9 @@ def main(words: list[str] | None = None) -> int:
     names = chosen.networks or (QUICK if chosen.quick else tuple(NETWORKS))
     deep = tuple(n for n in DEPTHWISE if not (chosen.networks or chosen.quick) or n in names)
     traffics = [traffic(c, names) for c in COLUMNS]
-    text = page(traffics, latency(names), depthwise(deep), tiles(8 if chosen.quick else 1), orders())
+    text = page(
+        traffics, latency(names), batches(names), depthwise(deep), tiles(8 if chosen.quick else 1), orders()
+    )
     if chosen.networks or chosen.quick:
         print(text)
     else:

@@ -80,6 +80,34 @@ def test_a_faster_memory_is_never_slower(compiled: tw.Compiled) -> None:
     assert cycles == sorted(cycles, reverse=True)
 
 
+def test_several_cores_share_the_memory(compiled: tw.Compiled, tmp_path: Path) -> None:
+    """The programs stay, one core's numbers stay, and beside them stands how all fare together."""
+    alone, two = compiled.simulate(), compiled.simulate(cores=2, frames=2, dram="fixed:4,40")
+    assert alone.shared is None
+    assert alone.summary()["cores"] is None
+    slow = compiled.simulate(dram="fixed:4,40").total
+    assert two.total.cycles == slow.cycles
+    shared = two.shared
+    assert shared is not None
+    assert (shared.cores, shared.frames, shared.alone_cycles) == (2, 2, slow.cycles)
+    assert slow.fps < shared.fps < 2 * slow.fps
+    assert two.summary()["cores"]["slowdown"] == shared.slowdown > 1
+    assert "2 cores: " in two._repr_html_()
+    machine = compiled.with_cores(2)
+    assert (machine.arch.cores, machine.plans[0].program.design) == (2, machine.arch.design_hash)
+    machine.save(tmp_path)
+    again = tw.Compiled.load(tmp_path).simulate(frames=2, stagger=True)
+    assert again.shared is not None
+    assert again.shared.starts[1] > 0
+    told = tw.predict(machine)
+    assert (told.cores, told.cores_fps) == (2, 2 * told.fps)
+    assert tw.predict(machine.with_dram("fixed:0.5,40")).cores_fps < 2 * told.fps
+    with pytest.raises(tw.TilewrightError, match="cores"):
+        compiled.simulate(cores=9)
+    with pytest.raises(tw.TilewrightError, match=r"frames is 0: want 1\.\.64"):
+        compiled.simulate(cores=2, frames=0)
+
+
 def test_the_twin_has_no_depthwise_engine_and_the_same_values(compiled: tw.Compiled) -> None:
     twin = compiled.without_dwc()
     assert (twin.arch.name, twin.arch.has_dwc) == ("b512-nodw", False)

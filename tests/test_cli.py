@@ -120,6 +120,9 @@ def test_a_mistyped_word_gets_a_suggestion(
         (["compile", *TINY, "--set", "conv.pixels"], "want FIELD=VALUE"),
         (["compile", *TINY, "--set", "maps.kib=0"], "maps.kib"),
         (["compile", *TINY, "--dram", "fixed:0"], "fixed:BYTES_PER_CYCLE"),
+        (["compile", *TINY, "--cores", "9"], "cores"),
+        (["compile", *TINY, "--cores", "2", "--set", "cores=3"], "leave one of them out"),
+        (["compile", *TINY, "--cores", "2", "--frames", "65"], "frames is 65: want 1..64"),
         (["simulate", "."], "not a compiled network"),
         (["run", *TINY, "--input", "missing.npy"], "missing.npy"),
         (
@@ -411,3 +414,26 @@ def test_progress_shows_on_a_terminal_and_nowhere_else(compiled: Path, tmp_path:
     os.close(leader)
     assert child.wait() == 0
     assert b"simulate on b512" in shown
+
+
+# -- several cores -----------------------------------------------------------------------------------------------------
+def test_cores_share_a_memory(compiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Simulated again without scheduling; the folder is then one of that many cores, and its programs run on it."""
+    folder = tmp_path / "two"
+    told = ["--cores", "2", "--frames", "2", "--stagger", "--dram", "fixed:4,40"]
+    summary = _answer(capsys, "simulate", str(compiled), *told, *PLAIN, "-o", str(folder))
+    cores = summary["cores"]
+    assert (cores["cores"], cores["frames"], cores["claim"]) == (2, 2, "simulated")
+    assert cores["starts"] == [0, summary["cycles"] // 2]
+    assert cores["alone_cycles"] == summary["cycles"] < cores["frame_cycles"]
+    assert summary["fps"] < cores["fps"] < 2 * summary["fps"]
+    assert "2 cores, one DRAM" in (folder / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(folder), *PLAIN]) == 0
+    shown = capsys.readouterr().out
+    assert "2 cores, 1 DRAM" in shown
+    assert "3 frames each, back to back, started in one cycle" in shown
+    assert (folder / "net.tw").read_bytes() != (compiled / "net.tw").read_bytes()
+    assert (folder / "tiling.txt").read_text().split("\n")[1:] == (compiled / "tiling.txt").read_text().split(
+        "\n"
+    )[1:]
+    assert main(["run", str(folder), "-q"]) == 0

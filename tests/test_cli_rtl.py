@@ -139,6 +139,21 @@ class TestVerify:
         assert "memory fixed:8,20" in text
         assert "residual" in text
 
+    def test_all_cores_of_a_design_agree_at_once(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        """One core alone, then both on one DRAM, for either program; the machine of tests/test_rtl_shared.py."""
+        (tmp_path / "nodw.toml").write_text(CORES["no depthwise engine"].toml(), encoding="utf-8")
+        words = ["compile", "zoo:tiny", "--synthetic-calibration", "--arch", str(tmp_path / "nodw.toml")]
+        assert main([*words, "--no-twin", "--no-figures", "-q", "-o", str(tmp_path / "tiny")]) == 0
+        found = _answer(capsys, ["verify", str(tmp_path / "tiny"), "--cores", "2", "--dram", "fixed:2,20"])
+        assert found["exact"] is True
+        both = [f", core {c} of 2 at once" for c in (0, 1)]
+        names = ["tiny", "tiny, every map saved"]
+        assert [run["name"] for run in found["runs"]] == [n + end for n in names for end in ("", *both)]
+        alone, *together = (run["cycles_rtl"] for run in found["runs"][:3])
+        assert alone < min(together)
+
     def test_some_layers_alone(self, capsys: pytest.CaptureFixture[str], compiled: Path) -> None:
         """Named, by pattern and by range; on the values that they have in the network."""
         found = _answer(capsys, ["verify", str(compiled), "--layers", "se.*", "--layers", "project..dilated"])

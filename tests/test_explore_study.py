@@ -234,20 +234,24 @@ def test_a_layer_that_fits_no_tile_makes_the_design_infeasible(monkeypatch: pyte
     assert study._repr_html_()
 
 
-def test_designs_that_differ_in_cores_alone_share_one_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, seen = explore_evaluate._simulated, []
+def test_designs_that_differ_in_cores_alone_are_scheduled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their frames a second are simulated each for itself: below as many times one as there are cores."""
+    real, seen = explore_evaluate._one_core, []
 
-    def counted(graphs: Any, task: Any) -> Cost:
+    def counted(graphs: Any, task: Any) -> Any:
         seen.append(task.key)
         return real(graphs, task)
 
-    monkeypatch.setattr(explore_evaluate, "_simulated", counted)
+    monkeypatch.setattr(explore_evaluate, "_one_core", counted)
     space = {"arch": {"base": "b512"}, "space": {"cores": [1, 2, 4]}}
     study = tw.explore("zoo:tiny", space, jobs=0, levels="simulated", objectives=("fps", "dsp"))
     assert len(seen) == 1
     one, two, four = (d.simulated["fps"] for d in study.designs)
-    assert one < two < four <= 4 * one
+    assert one < two < four < 4 * one
     assert len({d.simulated["latency_ms"] for d in study.designs}) == 1
+    estimated = tw.explore("zoo:tiny", space, jobs=0, levels="estimate", objectives=("fps", "dsp"))
+    one, _, four = (d.estimate["fps"] for d in estimated.designs)
+    assert four == 4 * one
 
 
 def test_many_cores_are_fed_by_one_memory() -> None:
@@ -255,6 +259,8 @@ def test_many_cores_are_fed_by_one_memory() -> None:
     cost = (300_000, 10_000_000, 1e9, 1)
     many = measures(cost, clock_mhz=300.0, cores=8, macs_per_cycle=1, dram_gb_s=19.2)
     assert many["fps"] == 19.2e9 / 10e6
+    simulated = measures((*cost, 6e-6), clock_mhz=300.0, cores=8, macs_per_cycle=1, dram_gb_s=19.2)
+    assert simulated["fps"] == pytest.approx(1800)
     assert many["latency_ms"] == 1.0
     assert many["edp_mj_ms"] == many["energy_mj"] * many["latency_ms"]
 

@@ -137,6 +137,27 @@ def test_a_frame_comes_out_as_the_network_has_it(
         net.run(feeds["input"])
 
 
+def test_a_batch_goes_in_and_comes_out_along_the_first_axis(
+    driver: ModuleType, compiled: Compiled, tmp_path: Path
+) -> None:
+    """The driver lays the frames below each other, as the program wants them."""
+    batch = compiled.on(compiled.arch, batch=3)
+    batch.save(tmp_path)
+    feeds, segment = batch.noise(4), compiled.model.segments[0]
+    device = EmulatedCore(batch.arch)
+    with installed(device), driver.DpuOverlay("dpu.bit").load_model(tmp_path / "net.tw") as net:
+        assert net.inputs == {"input": (3, 3, 32, 32)}
+        got = net.run(feeds["input"])
+        with pytest.raises(
+            ValueError, match=r"has shape \[1, 3, 32, 32\], the network takes \[3, 3, 32, 32\]"
+        ):
+            net.run(feeds["input"][:1])
+    assert not device.flaw
+    for f, frame in enumerate(np.split(feeds["input"], 3)):
+        want = segment.decode(compiled.execute(segment.graph, segment.encode({"input": frame})))  # type: ignore[union-attr]
+        np.testing.assert_array_equal(got[f : f + 1], want["logits"])
+
+
 def test_with_an_interrupt_it_waits_for_it(dpu: Any, compiled: Compiled, folder: Path) -> None:
     feeds, want = _wanted(compiled, 3)
     with dpu.load_model(folder) as net:

@@ -15,6 +15,7 @@ from running import dram_image
 from tilewright.hwsim.emulate import emulate
 from tilewright.hwsim.shared import trace_shared
 from tilewright.ir.isa import Engine
+from tilewright.rtl.agreement import agree_all
 from tilewright.rtl.cosim import CosimCore
 from tilewright.scheduler import Plan
 
@@ -91,6 +92,9 @@ def test_two_cores_at_once_take_the_simulated_cycles(
     starts = [start for start, _ in runs]
     assert starts[0] == 0 < starts[1]
     shared = trace_shared((plan.program,), TWO, memory, starts=starts, steady=False)
+    told = agree_all(two, plan, maps[0], memory, name="both")
+    assert [a.name for a in told] == ["both, core 0 of 2 at once", "both, core 1 of 2 at once"]
+    assert all(a.exact and a.instructions == len(plan.program) for a in told)
     for core, (_, run) in enumerate(runs):
         want = shared.traces[core][0][0]
         assert (run.finished, run.trouble, run.late) == (True, "", 0)

@@ -83,3 +83,26 @@ def test_claims_are_ordered_and_bytes_agree(graph: Graph, arch: Arch, options: O
     moved = compare(plan, graph).emulation
     assert result.dram_bytes["total"] == moved.dram_bytes
     assert result.dram_bytes["ofmap"] == moved.dram_written_bytes
+
+
+@settings(_SETTINGS, max_examples=max(20, _EXAMPLES // 4))
+@given(graphs(), machines, ways, st.integers(2, 4), st.integers(0, 2**16))
+def test_every_byte_of_a_batch_equals_the_reference(
+    graph: Graph, arch: Arch, options: Options, frames: int, seed: int
+) -> None:
+    """The reference knows nothing of batches: it computes frame by frame."""
+    batch = graph.stacked(frames)
+    plan = _compiled(batch, arch, options)
+    found = compare(plan, batch, seed)
+    assert found.compared > 0
+    assert not found.differing
+    assert compare(plan, batch, seed, order="random").differing == {}
+    witness = compare(saving_all(plan), batch, seed)
+    assert not witness.differing
+    assert set(witness.values) == {op.output for op in graph.ops}
+    again = lower(TileProgram.parse(str(plan.tiling)), batch, arch)
+    assert again.program.save() == plan.program.save()
+    result = simulate(plan.program, arch, "banked:DDR4-2400x64", graph=batch)
+    assert result.bounds.bound_cycles <= result.estimate_cycles <= result.cycles
+    assert result.frames == frames
+    assert result.dram_bytes["total"] == found.emulation.dram_bytes

@@ -200,9 +200,11 @@ class ProgramFile:
             at += struct.calcsize(self.MAP)
         text = json.loads(body[at:].decode())
         self.network = text["network"]
-        self.inputs = [Tensor(self.maps[t["map"]], t) for t in text["inputs"]]
-        self.outputs = [Tensor(self.maps[t["map"]], t) for t in text["outputs"]]
-        raw = [Tensor(self.maps[t["map"]], t) for t in text["raw"]]
+        self.batch = int(text.get("batch", 1))
+        self.inputs, self.outputs, raw = (
+            [Tensor(self.maps[t["map"]], t, self.batch) for t in text[kind]]
+            for kind in ("inputs", "outputs", "raw")
+        )
         self.inputs += [t for t in raw if t.map.is_input]
         self.outputs += [t for t in raw if not t.map.is_input]
 
@@ -244,12 +246,18 @@ class MapInfo:
 
 
 class Tensor:
-    """An input or output of the network, over its map; without ``axes`` it is the int8 map itself."""
+    """An input or output of the network, over its map; without ``axes`` it is the int8 map itself.
 
-    def __init__(self, over: MapInfo, entry: Mapping[str, Any]) -> None:
-        self.map, self.name = over, str(entry["name"])
+    A batch holds its frames one after the other along the first axis, in the map below each other.
+    """
+
+    def __init__(self, over: MapInfo, entry: Mapping[str, Any], batch: int = 1) -> None:
+        self.map, self.name, self.batch = over, str(entry["name"]), batch
         self.raw = "axes" not in entry
-        self.shape: tuple[int, ...] = over.shape if self.raw else tuple(entry["shape"])
+        shape = tuple(entry.get("shape", ()))
+        self.shape: tuple[int, ...] = (
+            over.shape if self.raw else (shape[0] * batch, *shape[1:]) if batch > 1 else shape
+        )
         self.dtype = np.dtype("int8" if self.raw else entry.get("dtype", "float32"))
         self.code = entry.get("code")
         self._index = None if self.raw else _positions(entry["axes"])
@@ -268,7 +276,7 @@ class Tensor:
         if self.code is not None:
             real = (real - np.float32(self.code["zero_point"])) * np.float32(self.code["scale"])
         codes = np.rint(real / self.map.scale) + np.float32(self.map.zero_point)
-        stored = np.clip(codes, -128, 127).astype(np.int8).reshape(-1)[self._index]
+        stored = np.clip(codes, -128, 127).astype(np.int8).reshape(self.batch, -1)[:, self._index]
         shaped: Array = stored.reshape(self.map.shape)
         return shaped
 
@@ -276,7 +284,7 @@ class Tensor:
         """The tensor from the map's value: float32, or int8 for a raw map."""
         if self._index is None:
             return stored
-        codes = stored.reshape(-1)[self._index].astype(np.float32)
+        codes = stored.reshape(self.batch, -1)[:, self._index].astype(np.float32)
         real: Array = (codes - np.float32(self.map.zero_point)) * self.map.scale
         return real.reshape(self.shape)
 
@@ -401,7 +409,7 @@ class DpuOverlay:
 
 
 class Model:
-    """A program in DRAM: `run` executes one frame. Made by `DpuOverlay.load_model`."""
+    """A program in DRAM: `run` executes one frame, or one batch. Made by `DpuOverlay.load_model`."""
 
     def __init__(self, dpu: DpuOverlay, program: ProgramFile, core: int) -> None:
         self.dpu, self.program, self.core = dpu, program, core
@@ -430,7 +438,7 @@ class Model:
         return {t.name: t.shape for t in self.program.outputs}
 
     def run(self, *values: Any, timeout_s: float = 10.0, **named: Any) -> Any:
-        """Execute one frame, and poll until it is done.
+        """Execute one frame (or the batch that the program is for), and poll until it is done.
 
         Parameters
         ----------

@@ -68,8 +68,8 @@ def _timed(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 def measure(network: str, arch: str, *, emulate: bool = False, repeats: int = 2) -> Row:
     """Compile and simulate a network of the zoo, several times, after one run that compiles the kernels."""
     import tilewright as tw
-    from tilewright.compiled import plan_segments
     from tilewright.hwsim import simulate
+    from tilewright.segments import plan_segments
 
     def quantised() -> Any:
         loaded = tw.load(tw.zoo.build(network), name=network)
