@@ -353,19 +353,22 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
             writer, reader = (4, 0) if dram else (0, 0)  # engines of the first rows
             marks = (writers if writes else readers)[0 if dram else e]
             reads_alone = not dram and not writes and not in_place[at]
-            least, most = base + starts[0] if pieces else 0, 0
+            least, most, words = base + starts[0] if pieces else 0, 0, 0
             for p in range(pieces):
+                words += lengths[p]
                 least, most = min(least, base + starts[p]), max(most, base + starts[p] + lengths[p])
-            # First all words between the first and the last at once; then, for engines in doubt, run by run; one by one only
+            # First, if they are near, all words between the first and the last; then, for engines in doubt, run by run; one by one
             # where a run collides. One engine writes in order, and after its earlier reads.
-            doubts = 0
+            doubts, near = 0, most - least <= 4 * words
             for f in range(writer, writer + len(writers)):
                 doubt[0, f] = (f != e or not writes) and _highest(writers[f - writer], least, most) > done[
                     i, f
                 ]
                 doubts += doubt[0, f]
             for f in range(reader, reader + len(readers)):
-                doubt[1, f] = f != e and writes and _highest(readers[f - reader], least, most) > done[i, f]
+                doubt[1, f] = f != e and writes
+                if doubt[1, f] and near:
+                    doubt[1, f] = _highest(readers[f - reader], least, most) > done[i, f]
                 doubts += doubt[1, f]
             last_hit = -1
             for p in range(pieces):
