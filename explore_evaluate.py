@@ -154,7 +154,7 @@ def _estimated(graphs: Sequence[Graph], task: Task) -> Cost:
 
 
 def _simulated(graphs: Sequence[Graph], task: Task) -> Cost:
-    """Schedule and simulate, as `compile` and `simulate` do."""
+    """Schedule and simulate: the very plans of `compile`, and what `simulate` finds for them."""
     from .hwsim.shared import simulate_shared
 
     programs, cost = _alone(graphs, task)
@@ -192,7 +192,9 @@ def _one_core(graphs: Sequence[Graph], task: Task) -> tuple[tuple[Program, ...],
     peak = parse(task.dram, task.arch.clock_mhz).peak_bytes_per_cycle
     out, programs = [], []
     for graph in graphs:
-        plan = schedule(graph, task.arch, objective=task.objective, dram_bytes_per_cycle=peak)
+        plan = schedule(
+            graph, task.arch, objective=task.objective, dram_bytes_per_cycle=peak, planner="compiled"
+        )
         run = simulate(plan.program, task.arch, task.dram, board=task.board, graph=graph)
         out.append(Cost(run.cycles, run.dram_bytes["total"], run.energy.total_mj * 1e9, graph.macs))
         programs.append(plan.program)

@@ -187,6 +187,11 @@ class Shared:
         return self.batch * self.frames_per_cycle * self.clock_mhz * 1e6
 
     @property
+    def unit(self) -> str:
+        """What a core takes at once."""
+        return "frame" if self.batch == 1 else f"batch of {self.batch} frames"
+
+    @property
     def latency_ms(self) -> float:
         """Of a frame, mean over the cores."""
         return self.frame_cycles / self.clock_mhz / 1e3
@@ -214,7 +219,7 @@ class Shared:
 
     def __str__(self) -> str:
         return (
-            f"{self.cores} cores: {self.fps:.4g} frames/s ({self.claim}), {self.frame_cycles:,.0f} cycles a frame and core, "
+            f"{self.cores} cores: {self.fps:.4g} frames/s ({self.claim}), {self.frame_cycles:,.0f} cycles a {self.unit}, "
             f"{self.slowdown:.3g} x one alone, DRAM {self.dram_utilization:.1%} of its peak"
         )
 

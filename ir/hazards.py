@@ -188,9 +188,14 @@ def _segments(box, ys, xs, starts, lengths):  # type: ignore[no-untyped-def]
             if straight_x:
                 if row + x0 < 0 or row + x0 + nx > box[21]:
                     return -1, starts, lengths
-                starts[n] = row + x0
-                lengths[n] = nx
-                n += 1
+                if (
+                    n > 0 and starts[n - 1] + lengths[n - 1] == row + x0
+                ):  # rows that follow each other are one run
+                    lengths[n - 1] += nx
+                else:
+                    starts[n] = row + x0
+                    lengths[n] = nx
+                    n += 1
             else:
                 if row + xs[0] < 0 or row + xs[nx - 1] >= box[21]:
                     return -1, starts, lengths
@@ -199,6 +204,15 @@ def _segments(box, ys, xs, starts, lengths):  # type: ignore[no-untyped-def]
                     lengths[n] = 1
                     n += 1
     return n, starts, lengths
+
+
+@numba.njit(cache=True)
+def _highest(values, low, high):  # type: ignore[no-untyped-def]
+    """The greatest of values low..high-1, which are not negative: a loop that compiles to vector instructions."""
+    most = np.int32(0)
+    for value in values[low:high]:
+        most = max(most, value)
+    return most
 
 
 @numba.njit(cache=True)
@@ -211,8 +225,8 @@ def _assign(boxes, engine, sizes, stale, half):  # type: ignore[no-untyped-def]
         first[m + 1] = first[m] + sizes[m]
     on_chip = first[n_memories - 1]
     writer = np.full(first[n_memories], -1, np.int32)
-    reader = np.full((on_chip, n_engines), -1, np.int32)
-    dram_reader = np.full(sizes[n_memories - 1], -1, np.int32)  # LOAD alone reads DRAM
+    reader = np.zeros((n_engines, on_chip), np.int32)  # rank of the last reader; 0: none since the last write
+    dram_reader = np.zeros((1, sizes[n_memories - 1]), np.int32)  # LOAD alone reads DRAM
     ys, xs = np.empty(1 << 15, np.int64), np.empty(1 << 15, np.int64)
     starts, lengths = np.empty(1024, np.int64), np.empty(1024, np.int64)
     waits = np.zeros((n, n_engines), np.int64)
@@ -232,31 +246,29 @@ def _assign(boxes, engine, sizes, stale, half):  # type: ignore[no-untyped-def]
             pieces, starts, lengths = _segments(box, ys, xs, starts, lengths)
             if pieces < 0:
                 return waits, at
+            dram = memory == n_memories - 1
+            readers, base = (dram_reader, 0) if dram else (reader, first[memory])
             for p in range(pieces):
                 begin = first[memory] + starts[p]
+                last = -1  # neighbouring words mostly have one writer
                 for c in range(begin, begin + lengths[p]):
                     w = writer[c]
-                    if w >= 0 and w != i and (box[1] == 0 or engine[w] != e):
-                        need[engine[w]] = max(need[engine[w]], rank[w])
-                    if box[1] == 0:
-                        if c < on_chip:
-                            reader[c, e] = i
-                        else:
-                            dram_reader[c - on_chip] = i
-                        continue
-                    if c < on_chip:
-                        for f in range(n_engines):
-                            r = reader[c, f]
-                            if r >= 0:
-                                if f != e:
-                                    need[f] = max(need[f], rank[r])
-                                reader[c, f] = -1
-                    else:
-                        r = dram_reader[c - on_chip]
-                        if r >= 0:
-                            need[engine[r]] = max(need[engine[r]], rank[r])
-                            dram_reader[c - on_chip] = -1
-                    writer[c] = i
+                    if w != last:
+                        last = w
+                        if w >= 0 and w != i and (box[1] == 0 or engine[w] != e):
+                            need[engine[w]] = max(need[engine[w]], rank[w])
+                low = base + starts[p]
+                high = low + lengths[p]
+                if box[1] == 0:
+                    readers[0 if dram else e, low:high] = count[e] + 1
+                    continue
+                for f in range(len(readers)):
+                    latest = _highest(readers[f], low, high)
+                    if latest > 0:
+                        if dram or f != e:
+                            need[f] = max(need[f], latest)
+                        readers[f, low:high] = 0
+                writer[begin : begin + lengths[p]] = i
             at += 1
         if (
             e < 0
@@ -303,20 +315,21 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
     token = np.zeros((n_engines, n + 1), np.int64)
     seen = np.zeros(n_engines, np.int64)
     done = np.zeros((n, n_engines), np.int64)  # completed before the instruction starts, as far as waits tell
-    # Last access of each word by each engine: reads and writes apart.
+    # Position of the last access of each word by each engine, 0: none; reads and writes apart.
     on_chip = first[n_memories - 1]
-    written = np.full((on_chip, n_engines), -1, np.int32)
-    read = np.full((on_chip, n_engines), -1, np.int32)
+    written = np.zeros((n_engines, on_chip), np.int32)
+    read = np.zeros((n_engines, on_chip), np.int32)
     own = np.full(on_chip, -1, np.int32)  # instruction that reads this word and must not write it
-    dram_written = np.full(sizes[n_memories - 1], -1, np.int32)  # by SAVE
-    dram_read = np.full(sizes[n_memories - 1], -1, np.int32)  # by LOAD
+    dram_written = np.zeros((1, sizes[n_memories - 1]), np.int32)  # by SAVE, engine 4
+    dram_read = np.zeros((1, sizes[n_memories - 1]), np.int32)  # by LOAD, engine 0
     ys, xs = np.empty(1 << 15, np.int64), np.empty(1 << 15, np.int64)
     starts, lengths = np.empty(1024, np.int64), np.empty(1024, np.int64)
     found = np.zeros((limit, 4), np.int64)
+    doubt = np.zeros((2, n_engines), np.bool_)
     n_found = 0
     at = 0
     for i in range(n):
-        e = engine[i]
+        e, alone = engine[i], False
         if e >= 0:
             if seen[e] > 0:
                 done[i] = done[token[e, seen[e]]]
@@ -335,65 +348,80 @@ def _races(boxes, engine, counts, sizes, in_place, limit):  # type: ignore[no-un
             pieces, starts, lengths = _segments(box, ys, xs, starts, lengths)
             if pieces < 0:
                 return found[:n_found], at
+            dram = memory == n_memories - 1
+            writers, readers, base = (dram_written, dram_read, 0) if dram else (written, read, first[memory])
+            writer, reader = (4, 0) if dram else (0, 0)  # engines of the first rows
+            marks = (writers if writes else readers)[0 if dram else e]
+            reads_alone = not dram and not writes and not in_place[at]
+            least, most, words = base + starts[0] if pieces else 0, 0, 0
+            for p in range(pieces):
+                words += lengths[p]
+                least, most = min(least, base + starts[p]), max(most, base + starts[p] + lengths[p])
+            # First, if they are near, all words between the first and the last; then, for engines in doubt, run by run; one by one
+            # where a run collides. One engine writes in order, and after its earlier reads.
+            doubts, near = 0, most - least <= 4 * words
+            for f in range(writer, writer + len(writers)):
+                doubt[0, f] = (f != e or not writes) and _highest(writers[f - writer], least, most) > done[
+                    i, f
+                ]
+                doubts += doubt[0, f]
+            for f in range(reader, reader + len(readers)):
+                doubt[1, f] = f != e and writes
+                if doubt[1, f] and near:
+                    doubt[1, f] = _highest(readers[f - reader], least, most) > done[i, f]
+                doubts += doubt[1, f]
             last_hit = -1
             for p in range(pieces):
-                for word in range(starts[p], starts[p] + lengths[p]):
-                    if (
-                        writes
-                        and memory < n_memories - 1
-                        and own[first[memory] + word] == i
-                        and last_hit != i
-                    ):
-                        last_hit = i
-                        found[n_found, 0], found[n_found, 1], found[n_found, 2], found[n_found, 3] = (
-                            i,
-                            i,
-                            memory,
-                            word,
-                        )
-                        n_found += 1
-                        if n_found == limit:
-                            return found, -1
-                    for f in range(n_engines):
-                        for kind in range(2):  # 0: an earlier write, 1: an earlier read
-                            if kind == 1 and not writes:
-                                continue
-                            if memory < n_memories - 1:
-                                c = first[memory] + word
-                                j = written[c, f] if kind == 0 else read[c, f]
-                            elif f == 4 and kind == 0:
-                                j = dram_written[word]
-                            elif f == 0 and kind == 1:
-                                j = dram_read[word]
-                            else:
-                                continue
-                            if j < 0 or j in (i, last_hit) or position[j] <= done[i, f]:
-                                continue
-                            if f == e and writes:  # one engine writes in order, and after its earlier reads
-                                continue
-                            last_hit = j
-                            known = False
-                            for k in range(n_found - 1, -1, -1):
-                                if found[k, 1] != i:
-                                    break
-                                known = known or found[k, 0] == j
-                            if not known:
-                                found[n_found, 0], found[n_found, 1] = j, i
-                                found[n_found, 2], found[n_found, 3] = memory, word
-                                n_found += 1
-                                if n_found == limit:
-                                    return found, -1
-                    if memory < n_memories - 1:
-                        c = first[memory] + word
-                        if writes:
-                            written[c, e] = i
-                        else:
-                            read[c, e] = i
-                            if not in_place[at]:
-                                own[c] = i
-                    elif writes:
-                        dram_written[word] = i
-                    else:
-                        dram_read[word] = i
+                low = base + starts[p]
+                high = low + lengths[p]
+                collides = False
+                if doubts > 0:
+                    for f in range(writer, writer + len(writers)):
+                        if doubt[0, f]:
+                            collides = collides or _highest(writers[f - writer], low, high) > done[i, f]
+                    for f in range(reader, reader + len(readers)):
+                        if doubt[1, f]:
+                            collides = collides or _highest(readers[f - reader], low, high) > done[i, f]
+                if alone and writes and not dram:
+                    for c in range(low, high):
+                        collides = collides or own[c] == i
+                if collides:
+                    for c in range(low, high):
+                        if writes and not dram and own[c] == i and last_hit != i:
+                            last_hit = i
+                            found[n_found] = (i, i, memory, c - base)
+                            n_found += 1
+                            if n_found == limit:
+                                return found, -1
+                        for f in range(n_engines):
+                            for kind in range(2):  # 0: an earlier write, 1: an earlier read
+                                if kind == 1 and not writes:
+                                    continue
+                                rows, row = (writers, f - writer) if kind == 0 else (readers, f - reader)
+                                if not 0 <= row < len(rows):
+                                    continue
+                                place = rows[row, c]
+                                if place <= done[i, f] or (f == e and writes):
+                                    continue
+                                j = token[f, place]
+                                if j in (i, last_hit):
+                                    continue
+                                last_hit = j
+                                known = False
+                                for k in range(n_found - 1, -1, -1):
+                                    if found[k, 1] != i:
+                                        break
+                                    known = known or found[k, 0] == j
+                                if not known:
+                                    found[n_found] = (j, i, memory, c - base)
+                                    n_found += 1
+                                    if n_found == limit:
+                                        return found, -1
+                for c in range(low, high):
+                    marks[c] = position[i]
+                if reads_alone:
+                    for c in range(low, high):
+                        own[c] = i
+            alone = alone or reads_alone
             at += 1
     return found[:n_found], -1

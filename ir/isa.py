@@ -325,20 +325,31 @@ for _fields in FORMATS.values():
         COLUMNS.setdefault(_field.name, len(COLUMNS))
 
 _OPCODE, _FUNC = COLUMNS["opcode"], COLUMNS["func"]
+_LIMITS = {
+    kind: {f.name: (COLUMNS[f.name], f.low, f.high) for f in fields} for kind, fields in FORMATS.items()
+}
+"""Column, least and highest value of each field of a format: what `instruction` asks for often."""
 
 
-def _format(opcode: int, func: int) -> tuple[Field, ...]:
+def _kind(opcode: int, func: int) -> tuple[Opcode, VecOp | None]:
+    """The key of `FORMATS`."""
     try:
         kind = Opcode(opcode)
         if kind == Opcode.FILL:
             Memory(func)
         elif kind != Opcode.VEC and func:
             raise ValueError(func)
-        return FORMATS[kind, VecOp(func) if kind == Opcode.VEC else None]
+        key = kind, VecOp(func) if kind == Opcode.VEC else None
+        FORMATS[key]
     except (ValueError, KeyError):
         raise ProgramError(
             f"no instruction has opcode {opcode} with function {func}", opcode=opcode
         ) from None
+    return key
+
+
+def _format(opcode: int, func: int) -> tuple[Field, ...]:
+    return FORMATS[_kind(opcode, func)]
 
 
 def instruction(opcode: Opcode, func: VecOp | Memory | int = 0, **fields: int) -> NDArray[np.int64]:
@@ -350,12 +361,14 @@ def instruction(opcode: Opcode, func: VecOp | Memory | int = 0, **fields: int) -
         A field the format does not have, or a value outside its width.
     """
     row = np.zeros(len(COLUMNS), np.int64)
-    known = {f.name: f for f in _format(opcode, func)}
-    for name, value in {"opcode": opcode, "func": func, **fields}.items():
+    known = _LIMITS[_kind(opcode, func)]
+    row[_OPCODE], row[_FUNC] = opcode, func
+    for name, value in fields.items():
         if name not in known:
             raise ProgramError(f"{Opcode(opcode).name} has no field {name!r}")
-        f = known[name]
-        if not f.low <= value <= f.high:
+        column, low, high = known[name]
+        if not low <= value <= high:
+            f = next(f for f in _format(opcode, func) if f.name == name)
             raise ProgramError(
                 f"{Opcode(opcode).name}.{name} = {value} does not fit {f.bits} bits ({f.low}..{f.high}): {f.meaning}; "
                 "the layer needs a smaller tile or is beyond the instruction set",
@@ -363,23 +376,29 @@ def instruction(opcode: Opcode, func: VecOp | Memory | int = 0, **fields: int) -
                 value=int(value),
                 limit=f.high,
             )
-        row[COLUMNS[name]] = value
+        row[column] = value
     return row
 
 
 def encode(fields: NDArray[np.int64]) -> bytes:
     """Instruction rows to 64-byte words, fields packed from bit 0 up in the order of `FORMATS`, little-endian."""
-    words = []
-    for row in fields:
-        bits, at = 0, 0
-        for f in _format(int(row[_OPCODE]), int(row[_FUNC])):
-            value = int(row[COLUMNS[f.name]])
-            if not f.low <= value <= f.high:
-                raise InvariantError(f"{f.name} = {value} does not fit {f.bits} bits")
-            bits |= (value & ((1 << f.bits) - 1)) << at
+    words = np.zeros((len(fields), WORD_BYTES // 8), "<u8")
+    kinds = fields[:, _OPCODE] << 8 | fields[:, _FUNC]
+    for kind in dict.fromkeys(kinds.tolist()):
+        same, at = np.flatnonzero(kinds == kind), 0
+        rows = fields[same]
+        for f in _format(kind >> 8, kind & 255):
+            values = rows[:, COLUMNS[f.name]]
+            wrong = np.flatnonzero((values < f.low) | (values > f.high))
+            if len(wrong):
+                raise InvariantError(f"{f.name} = {values[wrong[0]]} does not fit {f.bits} bits")
+            bits = values.astype(np.uint64) & np.uint64((1 << f.bits) - 1)
+            word, shift = divmod(at, 64)
+            words[same, word] |= bits << np.uint64(shift)
+            if shift + f.bits > 64:  # the field goes on in the next eight bytes
+                words[same, word + 1] |= bits >> np.uint64(64 - shift)
             at += f.bits
-        words.append(bits.to_bytes(WORD_BYTES, "little"))
-    return b"".join(words)
+    return words.tobytes()
 
 
 def decode(data: bytes) -> NDArray[np.int64]:

@@ -131,7 +131,7 @@ def _together(shared: Shared) -> str:
 
 def _fares(shared: Shared) -> str:
     return (
-        f"{short(shared.fps)} frames/s  ({shared.frame_cycles:,.0f} cycles a frame and core, {shared.slowdown:.2f}× as long, "
+        f"{short(shared.fps)} frames/s  ({shared.frame_cycles:,.0f} cycles a {shared.unit}, {shared.slowdown:.2f}× as long, "
         f"{shared.claim})"
     )
 

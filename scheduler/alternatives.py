@@ -94,7 +94,7 @@ class _Pinned(Search):
         self._ways, self._homes, self._kept = ways, homes, kept
 
     def fitting(
-        self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
+        self, i: int, j: int, stay: Set[str], room: int, in_place: Mapping[str, str] | None = None
     ) -> Iterator[Candidate]:
         allowed, lost = self._ways.get((i, j)), []
         layers = self.layers[i:j]
@@ -107,7 +107,7 @@ class _Pinned(Search):
             if allowed is not None and here and allowed(Way.of_candidate(c, self.graph, self.arch.lanes)):
                 yield c
             elif j - i == 1:
-                lost.append(replace(c, cost=replace(c.cost, fill=_NEVER)))
+                lost.append(replace(c, cost=c.cost._replace(fill=_NEVER)))
         yield from lost
 
 

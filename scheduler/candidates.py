@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 from ..ir.isa import Engine
 from .layers import Layer
+from .nests import Homes, Nest, RingNeed, Work
 from .strips import Strips
 
-__all__ = ["Candidate", "Cost", "RingNeed", "Work"]
+__all__ = ["Candidate", "Cost"]
 
 
-@dataclass(frozen=True, slots=True)
-class RingNeed:
-    """What a tensor's ring must be: columns stored, blocks, fewest rows and the rows that hide its producer.
-
-    `fold`: words are folded, or only pixels that are read are loaded, of one in `skip` rows.
-    """
-
-    width: int
-    blocks: int
-    rows: int
-    slack: int
-    fold: bool = False
-    skip: int = 1
-
-    def words(self, rows: int) -> int:
-        return rows * self.width * self.blocks
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What a candidate takes.
 
     Parameters
@@ -59,111 +42,117 @@ class Cost:
     held_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a group's layers do for a strip height and a way to hold their constants, wherever its maps are.
-
-    Parameters
-    ----------
-    busy : dict of tensor to float
-        Cycles that each layer keeps its engine busy, by its output.
-    busiest, engines : float
-        Cycles of the busiest compute engine, and of all together.
-    kinds : int
-        Compute engines.
-    weight_bytes, first_bytes, held_bytes : int
-        As of `Cost`.
-    passes : int
-        Times that inputs are gone through.
-    """
-
-    busy: dict[str, float]
-    busiest: float
-    engines: float
-    kinds: int
-    weight_bytes: int
-    first_bytes: int
-    held_bytes: int
-    passes: int
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Candidate:
-    """One way to run layers i..j-1 as a group.
+    """One way to run layers i..j-1 as a group: its loops, and where its maps are.
 
     Parameters
     ----------
-    rows, cols : int
-        Strip height and tile width of the last output.
-    order : str
-        "strips" or "chunks".
-    resident : bool
-        Weights stay for the whole group.
-    chunk : dict of layer name to int
-    strips : Strips
-    rings : dict of tensor to RingNeed
-        Rings that this group itself makes or loads.
-    loads, saves : tuple of str
+    nest : Nest
+    homes : Homes
     in_place : dict of tensor to tensor
         Maps that take over the words of one that is not read again.
     cost : Cost
-    work : Work
-    moves : dict of tensor to float
-        Cycles that LOAD or SAVE takes for a whole map, for each ring.
+    least_words : int
+        Map words with the smallest rings, beside maps that are on chip already.
     """
 
-    layers: tuple[Layer, ...]
-    rows: int
-    cols: int
-    order: str
-    resident: bool
-    chunk: dict[str, int]
-    strips: Strips
-    rings: dict[str, RingNeed]
-    loads: tuple[str, ...]
-    saves: tuple[str, ...]
-    in_place: dict[str, str]
+    nest: Nest
+    homes: Homes
+    in_place: Mapping[str, str]
     cost: Cost
-    work: Work
-    moves: dict[str, float]
+    least_words: int
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.nest.run.layers
+
+    @property
+    def rows(self) -> int:
+        return self.nest.rows
+
+    @property
+    def cols(self) -> int:
+        return self.nest.cols
+
+    @property
+    def order(self) -> str:
+        return self.nest.order
+
+    @property
+    def resident(self) -> bool:
+        return self.nest.resident
+
+    @property
+    def chunk(self) -> dict[str, int]:
+        return self.nest.chunk
+
+    @property
+    def strips(self) -> Strips:
+        return self.nest.strips
+
+    @property
+    def work(self) -> Work:
+        return self.nest.work
+
+    @property
+    def loads(self) -> tuple[str, ...]:
+        return self.homes.loads
+
+    @property
+    def saves(self) -> tuple[str, ...]:
+        return self.homes.saves
 
     @property
     def dram_bytes(self) -> int:
         return self.cost.dram_bytes
 
-    @cached_property
+    @property
+    def rings(self) -> dict[str, RingNeed]:
+        """Rings that this group itself makes or loads."""
+        whole, kept = self.nest.run.whole, self.homes.kept
+        return {t: whole[t] if t in kept else self.nest.ring(t) for t in self._maps()}
+
+    def move(self, tensor: str) -> float:
+        """Cycles that LOAD or SAVE takes for a whole map."""
+        return (self.nest.run if tensor in self.homes.kept else self.nest).moves[tensor]
+
+    @property
     def most_words(self) -> int:
         """Map words with rings that let every producer run a strip ahead."""
-        return sum(r.words(r.slack) for t, r in self.rings.items() if t not in self.in_place)
+        return sum(self._ahead(t) for t in self._maps() if t not in self.in_place)
 
-    def _ends(self, tensor: str) -> tuple[Engine, list[Layer]]:
-        """The engine that makes a map here, and the layers that read it."""
-        maker = next((layer.engine for layer in self.layers if layer.output == tensor), None)
-        return maker or Engine.LOAD, [layer for layer in self.layers if tensor in layer.inputs]
+    def _maps(self) -> tuple[str, ...]:
+        """Maps that this group itself loads or makes."""
+        return (*self.loads, *self.nest.run.whole)
+
+    def _ahead(self, tensor: str) -> int:
+        """Words of a map's ring with room for its producer to run a strip ahead."""
+        if tensor in self.homes.kept:
+            need = self.nest.run.whole[tensor]
+            return need.words(need.slack)
+        return self.nest.ahead(tensor)
 
     def gain(self, tensor: str) -> float:
         """Cycles that a map's producer and its readers, on other engines, work at once if its ring has slack."""
-        maker, readers = self._ends(tensor)
+        maker, readers = self.nest.run.ends[tensor]
         reading = sum(self.work.busy[layer.output] for layer in readers if layer.engine != maker)
-        return min(self.work.busy.get(tensor, self.moves[tensor]), reading)
+        making = self.work.busy.get(tensor)
+        return min(self.move(tensor) if making is None else making, reading)
 
-    @cached_property
+    @property
     def sharing(self) -> tuple[tuple[int, float], ...]:
         """What wants map groups of its own, because other engines use the rest: words, and the cycles that it is used,
         most first."""
         kinds: dict[tuple[Engine, Engine | None], tuple[int, float]] = {}
-        for t, ring in self.rings.items():
+        busy = self.work.busy
+        for t in self._maps():
             if t in self.in_place:
                 continue
-            maker, readers = self._ends(t)
-            reading = max((self.work.busy[layer.output] for layer in readers), default=0.0)
+            maker, readers = self.nest.run.ends[t]
+            reading = max((busy[layer.output] for layer in readers), default=0.0)
             kind = maker, readers[0].engine if readers else None
             words, cycles = kinds.get(kind, (0, 0.0))
-            made = self.work.busy.get(t, self.moves[t])
-            kinds[kind] = words + ring.words(ring.slack), cycles + max(made, reading)
+            made = busy[t] if t in busy else self.move(t)
+            kinds[kind] = words + self._ahead(t), cycles + max(made, reading)
         return tuple(sorted(kinds.values(), key=lambda kind: -kind[1]))
-
-    @cached_property
-    def least_words(self) -> int:
-        """Map words with the smallest rings, beside maps that are on chip already."""
-        return sum(r.words(r.rows) for t, r in self.rings.items() if t not in self.in_place)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from types import MappingProxyType
 
-from ..hwsim.timing import conv_busy, dwc_busy, machine, read_ways, vec_busy
 from ..ir.arch import Arch
-from ..ir.depthwise import record_words
-from ..ir.graph import Add, Graph, Mul, Pool, PRelu, Resize, Table
-from ..ir.isa import Engine, VecOp
+from ..ir.graph import Graph
+from ..ir.isa import Engine
 from ..ir.layout import blocks
-from .candidates import Candidate, Cost, RingNeed, Work
+from .candidates import Candidate, Cost
 from .channelwise import goes_by_chunks, joins_chunks, keeps_rows_apart, maps_in_chunks
-from .layers import Layer, Part
+from .layer_costs import LayerCosts
+from .layers import Layer
+from .nests import Homes, Nest, RingNeed, Room, Run, Work
 from .residency import resident_pieces, tables_fit
 from .skipping import loaded_skipping
 from .strips import StripGroup, Strips, may_replace, plan_strips
@@ -28,139 +29,31 @@ _STEP = 40.0
 """Cycles that a step of a group costs beside its busiest engine: starts, tails and tokens between engines (`ir.latency`)."""
 _CHUNKS_HELD = 2
 """Chunks of a map that goes to DRAM chunk by chunk: one is made while the one before is saved."""
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
-class Costing:
+class Costing(LayerCosts):
     """Evaluates candidates on one graph and machine."""
 
     def __init__(
         self, graph: Graph, arch: Arch, layers: tuple[Layer, ...], dram_bytes_per_cycle: float
     ) -> None:
-        self.graph, self.arch, self.layers = graph, arch, layers
-        self.m = machine(arch)
+        super().__init__(graph, arch, layers)
         self.bandwidth = min(float(arch.stream_bytes), dram_bytes_per_cycle) * DRAM_SHARE
-        self._busy: dict[tuple[str, int, int], int] = {}
         self._strips: dict[tuple[str, int, int], Strips] = {}
-        self._words: dict[str, tuple[int, int]] = {}
-        self.lanes, self.move = arch.lanes, arch.group_move
+        self.move = arch.group_move
         self.largest = arch.span * arch.group_words
         self._long = {layer.name for layer in layers if self._is_long(layer)}
-        self._rings: dict[tuple[object, ...], RingNeed] = {}
-        self._moves: dict[tuple[str, RingNeed, int], float] = {}
+        self._whole = {t: self.map_words(t) for t in graph.tensors}
+        self._runs: dict[tuple[str, int], Run] = {}
+        self._replaces: dict[tuple[str, int, int, str, str], bool] = {}
         self._groups: dict[tuple[str, int], StripGroup] = {}
-        self._works: dict[tuple[object, ...], Work] = {}
         self._chunked: dict[tuple[str, int], dict[str, int] | None] = {}
         self._joins: dict[tuple[str, int], bool] = {}
         self._apart: dict[tuple[str, int, int], bool] = {}
 
-    # -- sizes -------------------------------------------------------------------------------------------------------
-    def map_words(self, tensor: str) -> int:
-        """Words of the whole map on chip."""
-        h, w, c = self.graph.tensors[tensor].shape
-        return h * w * blocks(c, self.arch.lanes)
-
-    def folds(self, tensor: str) -> bool:
-        """The map is only read by one convolution that folds kernel columns, so it is loaded folded."""
-        readers = self.graph.consumers[tensor]
-        if tensor in self.graph.producer or len(readers) != 1:
-            return False
-        return self._fold_layer(tensor) is not None
-
-    def _fold_layer(self, tensor: str) -> Layer | None:
-        for layer in self.layers:
-            if tensor in layer.inputs and len(layer.parts) == 1:
-                channels = self.graph.tensors[tensor].shape[2]
-                if fold_of(layer.parts[0], channels, self.arch.lanes) is not None and layer.parts[0].step == (
-                    1,
-                    1,
-                ):
-                    return layer
-        return None
-
-    def weight_words(self, layer: Layer) -> tuple[int, int]:
-        """Words of the array's and the depthwise engine's weight memory, all output channels."""
-        if layer.name in self._words:
-            return self._words[layer.name]
-        array = deep = 0
-        for part in layer.parts:
-            o, kh, kw, _ = part.weight.shape
-            if layer.engine == Engine.DWC:
-                deep += blocks(o, self.arch.lanes) * record_words(self.arch, kh, kw)
-            else:
-                array += blocks(o, self.arch.conv.oc) * self.record_words(layer, part)
-        self._words[layer.name] = (array, deep)
-        return array, deep
-
-    def record_words(self, layer: Layer, part: Part) -> int:
-        """Weight words of one output block."""
-        kh, kw = part.window.kernel
-        lanes = self.arch.lanes
-        if part.depthwise:
-            return parameter_words(lanes) + -(-part.window.taps // lanes)
-        source = layer.inputs[part.source]
-        fold = fold_of(part, self.graph.tensors[source].shape[2], lanes) if self.folds(source) else None
-        if fold is not None:
-            return parameter_words(lanes) + kh * fold.words
-        lead = part.channels[0] % lanes
-        return parameter_words(lanes) + kh * kw * -(-(lead + part.channels[1] - part.channels[0]) // lanes)
-
-    def record_taps(self, layer: Layer, part: Part) -> int:
-        """Weight words of one output block and one input block: the least that an instruction takes."""
-        kh, kw = part.window.kernel
-        return kh if self.folds(layer.inputs[part.source]) else kh * kw
-
-    def weight_bytes(self, layer: Layer) -> int:
-        array, deep = self.weight_words(layer)
-        return array * self.arch.lanes * self.arch.conv.oc + deep * self.arch.dwc.taps * self.arch.lanes
-
-    # -- time --------------------------------------------------------------------------------------------------------
-    def busy(self, layer: Layer, rows: int, cols: int) -> int:
-        """Busy cycles of the layer's engine for a tile of its output."""
-        key = (layer.name, rows, cols)
-        if key not in self._busy:
-            self._busy[key] = self._layer_busy(layer, rows, cols)
-        return self._busy[key]
-
-    def _layer_busy(self, layer: Layer, rows: int, cols: int) -> int:
-        m, lanes = self.m, self.arch.lanes
-        total = 0
-        for part in layer.parts:
-            o, kh, kw, _ = part.weight.shape
-            h, w = -(-rows // part.step[0]), -(-cols // part.step[1])
-            win = part.window
-            if layer.engine == Engine.DWC:
-                total += int(dwc_busy(m, h, w, kh, kw, blocks(o, lanes), *win.stride, *win.dilation)[0])
-                continue
-            per = (self.record_words(layer, part) - parameter_words(lanes)) if not part.depthwise else kh * kw
-            ways = int(
-                read_ways(
-                    self.arch.conv.pixels,
-                    1 if self.folds(layer.inputs[part.source]) else win.stride[1],
-                    self.arch.banks,
-                )
-            )
-            packed = int(h * w % self.arch.conv.pixels == 0 or w < self.arch.conv.pixels * 4)
-            total += int(conv_busy(m, h, w, 1, 1, per, o, part.offset % lanes, ways, 1, packed, 1, 0)[0])
-        if layer.parts or layer.engine is None:
-            return total
-        op = layer.op
-        nb = blocks(self.graph.tensors[layer.output].shape[2], lanes)
-        kh = kw = sx = dx = 1
-        func, table, bilinear = VecOp.TABLE, int(isinstance(op, Table)), 0
-        if isinstance(op, Pool):
-            (kh, kw), sx, dx = op.window.kernel, op.window.stride[1], op.window.dilation[1]
-            func = VecOp.MAX
-        elif isinstance(op, (Add, Mul)):
-            func = VecOp.ADD
-        elif isinstance(op, PRelu):
-            func = VecOp.PRELU
-        elif isinstance(op, Resize):
-            func, bilinear = VecOp.RESIZE, int(op.bilinear)
-        return int(vec_busy(m, func, rows, cols, nb, kh, kw, sx, dx, 0, table, bilinear)[0])
-
-    # -- candidates --------------------------------------------------------------------------------------------------
     def candidate(
-        self, layers: tuple[Layer, ...], outputs: set[str], resident_maps: set[str], saves: tuple[str, ...], rows: int, *,
+        self, layers: tuple[Layer, ...], outputs: Set[str], resident_maps: Set[str], saves: tuple[str, ...], rows: int, *,
         dying: Set[str] = frozenset(), cols: int | None = None, order: str = "strips", resident: bool = True, part: bool = False,
         chunk: dict[str, int] | None = None,
     ) -> Candidate | None:  # fmt: skip
@@ -174,20 +67,23 @@ class Costing:
             Output channels are made chunk by chunk: rings hold a part of the channels of what goes to DRAM, or from the
             convolution to layers that follow it (`channelwise`).
         """
-        graph = self.graph
-        made = dict.fromkeys(layer.output for layer in layers)
-        last = graph.tensors[layers[-1].output].shape
-        cols = cols or last[1]
-        if cols < last[1] and not resident_maps.isdisjoint(made):
-            return None  # column tiles go to DRAM
+        made = {layer.output for layer in layers}
+        sources = dict.fromkeys(t for layer in layers for t in layer.inputs if t not in made)
+        loads = tuple(t for t in sources if t not in resident_maps)
+        homes = Homes(outputs, resident_maps & made, resident_maps, loads, saves, dying)
+        nest = self.nest(layers, outputs, rows, cols, order, resident, part, chunk)
+        return None if nest is None else self.placed(nest, homes)
+
+    def nest(
+        self, layers: tuple[Layer, ...], outputs: Set[str], rows: int, cols: int | None = None, order: str = "strips",
+        resident: bool = True, part: bool = False, chunk: dict[str, int] | None = None,
+    ) -> Nest | None:  # fmt: skip
+        """The loops of a candidate, or None where the weights cannot fit; parameters as of `candidate`."""
+        width = self.graph.tensors[layers[-1].output].shape[1]
+        cols = cols or width
         strips = self._strips_of(layers, outputs, rows)
         if part and len(layers) > 1 and order == "strips" and not self._rows_apart(layers, strips):
             return None
-        loads = tuple(
-            dict.fromkeys(
-                t for layer in layers for t in layer.inputs if t not in made and t not in resident_maps
-            )
-        )
         if strips.count > 1 and resident:
             pieces = self.resident_chunks(layers)
             if pieces is None:
@@ -195,91 +91,132 @@ class Costing:
             chunk = chunk or pieces
         if any(not self._reduction_fits(layer, rows, cols) for layer in layers if layer.name in self._long):
             return None
-        rings: dict[str, RingNeed] = {}
-        for t in (*loads, *made):
-            rings[t] = ring = self._ring(
-                layers, t, strips, cols, chunk if part else None, t in loads, t in resident_maps
-            )
-            if ring.words(ring.rows) > self.largest:
-                return None
         chunk = chunk or {}
-        replaced: dict[str, str] = {}
-        if cols == last[1] and (order == "strips" or part):
-            for layer in layers:
-                source = (
-                    self._replaced(layers, layer, dying, strips) if layer.output in resident_maps else None
-                )
-                if source and (not part or sum(source in other.inputs for other in layers) == 1):
-                    replaced[layer.output] = source
-        work = self._work(layers, strips, cols, order, resident, chunk)
-        tiles = -(-last[1] // cols)
-        moves = {t: self.move_cycles(t, ring, tiles) for t, ring in rings.items()}
-        times = max(self._pieces(layer, chunk) for layer in layers) if part else 1
-        cost = self._cost(layers, strips, cols, work, rings, loads, saves, moves, times)
-        return Candidate(
-            layers,
-            rows,
-            cols,
-            order,
-            resident,
-            chunk,
-            strips,
-            rings,
-            loads,
-            saves,
-            replaced,
-            cost,
-            work,
-            moves,
-        )
+        run, tiles = self._run(layers), -(-width // cols)
+        room, row_words, moves = run.rows, run.row_words, run.moves
+        if part or tiles > 1:
+            room = {t: self._room(run, t, cols, chunk if part else None) for t in run.rows}
+            row_words = {t: r.width * r.blocks for t, r in room.items()}
+            moves = {t: self._move_cycles(t, r, tiles) for t, r in room.items()}
+        work = self._new_work(layers, strips, cols, order, resident, chunk)
+        loaded = run.size
+        if work.passes > 1 or tiles > 1:
+            loaded = {t: self._loaded(run, t, room[t], strips, tiles, work) for t in run.sources}
+        fill, times = _STEP, max(self._pieces(layer, chunk) for layer in layers) if part else 1
+        if work.kinds > 1:
+            hidden = work.engines - work.busiest
+            fill = hidden / max(1, strips.count * times) + _STEP * strips.steps * times
+        words = {t: room[t].rows(strips.ring[t]) * n for t, n in row_words.items()}
+        wide = {t for t, n in words.items() if n > self.largest}
+        return Nest(
+            run, rows, cols, order, resident, chunk, strips, room, row_words, words, sum(words.values()), wide, moves, loaded, work, fill,
+            part,
+        )  # fmt: skip
 
-    def _ring(
-        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, part: dict[str, int] | None,
-        loaded: bool, stays: bool,
-    ) -> RingNeed:  # fmt: skip
-        """What the ring of a map must be that the layers make, or that is loaded for them."""
-        key = (layers[0].name, len(layers), tensor, strips.rows, cols, *(part or {}).values(), stays)
-        if key not in self._rings:
-            self._rings[key] = self._new_ring(layers, tensor, strips, cols, part, loaded, stays)
-        return self._rings[key]
+    def placed(self, nest: Nest, homes: Homes) -> Candidate | None:
+        """The candidate of these loops with maps in their homes, or None where a ring cannot fit."""
+        run, work, moves, loaded = nest.run, nest.work, nest.moves, nest.loaded
+        if not nest.wide <= homes.on_chip or (
+            homes.kept and nest.cols < run.rows[run.layers[-1].output].width
+        ):
+            return None  # column tiles go to DRAM
+        words = nest.total
+        in_place = _NONE
+        if homes.on_chip:
+            if homes.dying and homes.kept and (nest.part or nest.order == "strips"):
+                in_place = self._in_place(nest, homes)
+            for t in homes.on_chip:
+                words -= nest.words.get(t, 0)
+                if t in homes.kept:
+                    if self._whole[t] > self.largest:
+                        return None
+                    words += 0 if t in in_place else self._whole[t]
+        traffic, loading, saving = work.weight_bytes, 0.0, 0.0
+        for t in homes.saves:
+            traffic += run.size[t]
+            saving += (run if t in homes.kept else nest).moves[t]
+        for t in homes.loads:
+            traffic += loaded[t]
+            loading += moves[t]
+        busiest = max(work.busiest, loading, saving)
+        cost = Cost(
+            busiest, max(busiest, work.engines), nest.fill, traffic, work.weight_bytes, work.first_bytes, work.held_bytes
+        )  # fmt: skip
+        return Candidate(nest, homes, in_place, cost, words)
 
-    def _new_ring(
-        self, layers: tuple[Layer, ...], tensor: str, strips: Strips, cols: int, part: dict[str, int] | None,
-        loaded: bool, stays: bool,
-    ) -> RingNeed:  # fmt: skip
-        h, w, c = self.graph.tensors[tensor].shape
-        width = self.graph.tensors[layers[-1].output].shape[1]
-        count = blocks(c, self.lanes)
-        if stays and not loaded:
-            return RingNeed(w, count, h, h)
-        fold = loaded and self.folds(tensor)
-        if fold:
-            layer = self._fold_layer(tensor)
+    def _run(self, layers: tuple[Layer, ...]) -> Run:
+        """The maps of a run of layers."""
+        key = layers[0].name, len(layers)
+        if key not in self._runs:
+            tensors = self.graph.tensors
+            made = [layer.output for layer in layers]
+            sources = tuple(dict.fromkeys(t for layer in layers for t in layer.inputs if t not in made))
+            rows = {t: self._whole_row(layers, t, t in sources) for t in (*sources, *made)}
+            self._runs[key] = Run(
+                layers,
+                sources,
+                rows,
+                {t: r.width * r.blocks for t, r in rows.items()},
+                {
+                    t: RingNeed(rows[t].width, rows[t].blocks, tensors[t].shape[0], tensors[t].shape[0])
+                    for t in made
+                },
+                {t: self._move_cycles(t, r, 1) for t, r in rows.items()},
+                {
+                    t: r.rows(tensors[t].shape[0]) * tensors[t].bytes // tensors[t].shape[0]
+                    for t, r in rows.items()
+                },
+            )
+        return self._runs[key]
+
+    def _whole_row(self, layers: tuple[Layer, ...], tensor: str, loaded: bool) -> Room:
+        """A whole row on chip; folded or skipping pixels where it is loaded for a convolution that reads it so."""
+        _, w, c = self.graph.tensors[tensor].shape
+        if loaded and self.folds(tensor):
+            layer = self.fold_layer(tensor)
             assert layer is not None
             found = fold_of(layer.parts[0], c, self.lanes)
             assert found is not None
-            w, count = self.graph.tensors[layer.output].shape[1] if cols >= width else cols, found.words
-        elif loaded and cols >= width and (skip := loaded_skipping(layers, tensor, self.graph)) != (1, 1):
-            ring, slack = (-(-rows // skip[0]) for rows in (strips.ring[tensor], strips.slack[tensor]))
-            return RingNeed(-(-w // skip[1]), count, ring, slack, True, skip[0])
-        elif cols < width:
-            w = self._tile_width(layers[0], tensor, cols, width) if loaded else cols
+            return Room(self.graph.tensors[layer.output].shape[1], found.words, True)
+        skip = loaded_skipping(layers, tensor, self.graph) if loaded else (1, 1)
+        return Room(-(-w // skip[1]), blocks(c, self.lanes), skip != (1, 1), skip[0])
+
+    def _room(self, run: Run, tensor: str, cols: int, part: dict[str, int] | None) -> Room:
+        """What a row takes in column tiles, or of a map that is saved chunk by chunk."""
+        layers = run.layers
+        whole = run.rows[tensor]
+        width, count, fold, skip = whole
+        last = run.rows[layers[-1].output].width
+        if cols < last:
+            fold, skip = fold and self.folds(tensor), 1  # tiles skip nothing
+            tiled = not fold and tensor in run.sources
+            width = self._tile_width(layers[0], tensor, cols, last) if tiled else cols
         if part and tensor in maps_in_chunks(layers):
             count = min(count, _CHUNKS_HELD * part[layers[0].name] * self.arch.conv.oc // self.lanes)
-        return RingNeed(w, count, strips.ring[tensor], strips.slack[tensor], fold)
+        return Room(width, count, fold, skip)
 
-    def _replaced(
-        self, layers: tuple[Layer, ...], layer: Layer, dying: Set[str], strips: Strips
-    ) -> str | None:
+    def _in_place(self, nest: Nest, homes: Homes) -> Mapping[str, str]:
+        """Outputs that take over the words of a source."""
+        layers = nest.run.layers
+        if nest.cols < nest.run.rows[layers[-1].output].width:
+            return {}
+        return {
+            layer.output: source
+            for layer in layers
+            if layer.output in homes.kept and (source := self._replaced(nest, layer, homes.dying))
+        }
+
+    def _replaced(self, nest: Nest, layer: Layer, dying: Set[str]) -> str | None:
         """The resident map whose words the layer's output may take over."""
         shape = self.graph.tensors[layer.output].shape
         for source in layer.inputs:
-            if (
-                source in dying
-                and self.graph.tensors[source].shape == shape
-                and may_replace(layers, layer, source, strips)
-            ):
-                return source
+            if source in dying and self.graph.tensors[source].shape == shape:
+                layers = nest.run.layers
+                key = layers[0].name, len(layers), nest.rows, layer.output, source
+                if key not in self._replaces:
+                    self._replaces[key] = may_replace(layers, layer, source, nest.strips)
+                if self._replaces[key]:  # by chunks, another layer's come later
+                    return None if nest.part and sum(source in o.inputs for o in layers) > 1 else source
         return None
 
     def _tile_width(self, layer: Layer, tensor: str, cols: int, width: int) -> int:
@@ -291,7 +228,7 @@ class Costing:
                     widest = max(widest, b - a)
         return widest
 
-    def _strips_of(self, layers: tuple[Layer, ...], outputs: set[str], rows: int) -> Strips:
+    def _strips_of(self, layers: tuple[Layer, ...], outputs: Set[str], rows: int) -> Strips:
         """Row schedule of a group; it does not depend on what stays on chip."""
         key = (layers[0].name, len(layers), rows)
         if key not in self._strips:
@@ -300,6 +237,10 @@ class Costing:
                 self._groups[run] = StripGroup(layers, self.graph, outputs)
             self._strips[key] = plan_strips(layers, self.graph, outputs, rows, group=self._groups[run])
         return self._strips[key]
+
+    def is_summed_in_pieces(self, layer: Layer) -> bool:
+        """Weights of one block of output channels do not fit at once: its tiles have few pixels."""
+        return layer.name in self._long
 
     def _is_long(self, layer: Layer) -> bool:
         """One block of output channels has more weights than their memory."""
@@ -349,21 +290,13 @@ class Costing:
             self._chunked[key] = resident_pieces(layers, words, self.record_words, self.arch)
         return self._chunked[key]
 
-    def _work(
-        self, layers: tuple[Layer, ...], strips: Strips, cols: int, order: str, resident: bool, chunk: dict[str, int]
-    ) -> Work:  # fmt: skip
-        key = (layers[0].name, len(layers), strips.rows, cols, order, resident, *chunk.values())
-        if key not in self._works:
-            self._works[key] = self._new_work(layers, strips, cols, order, resident, chunk)
-        return self._works[key]
-
     def _new_work(
         self, layers: tuple[Layer, ...], strips: Strips, cols: int, order: str, resident: bool, chunk: dict[str, int]
     ) -> Work:  # fmt: skip
         tensors = self.graph.tensors
         time: dict[Engine, float] = {}
         busy: dict[str, float] = {}
-        tiles = -(-tensors[layers[-1].output].shape[1] // cols)
+        tiles, heights = -(-tensors[layers[-1].output].shape[1] // cols), strips.heights()
         constants, first, passes = 0, 0, 1
         for layer in layers:
             busy[layer.output] = 0.0
@@ -373,8 +306,7 @@ class Costing:
             if layer.reduces:
                 busy[layer.output] = float(self.busy(layer, tensors[layer.output].shape[0], 1))
             else:
-                parts = strips.heights(layer.output)
-                busy[layer.output] = float(sum(self.busy(layer, h, width) * n for h, n in parts) * tiles)
+                busy[layer.output] = float(self.tiles_busy(layer, heights[layer.output], width) * tiles)
                 again = 1 if resident or order == "chunks" else strips.count * tiles
                 constants += self.weight_bytes(layer) * again
                 if not first:
@@ -386,43 +318,23 @@ class Costing:
         busiest, together = max(time.values(), default=0.0), sum(time.values())
         return Work(busy, busiest, together, len(time), constants, first, held, passes)
 
-    def _cost(
-        self, layers: tuple[Layer, ...], strips: Strips, cols: int, work: Work, rings: dict[str, RingNeed],
-        loads: tuple[str, ...], saves: tuple[str, ...], moves: dict[str, float], pieces: int,
-    ) -> Cost:  # fmt: skip
-        tensors, chunked = self.graph.tensors, maps_in_chunks(layers)
-        tiles = -(-tensors[layers[-1].output].shape[1] // cols)
-        traffic = work.weight_bytes + sum(tensors[t].bytes for t in saves)
-        for t in loads:
-            shape, size = tensors[t].shape, self._moved_bytes(t, rings[t])
-            if tiles > 1:
-                size = int(size * work.passes * self._loaded_columns(t, rings[t]) * tiles / max(1, shape[1]))
-            elif rings[t].rows * rings[t].skip < shape[0] and t not in chunked:
-                size *= work.passes
-            traffic += size
-        busiest = max(work.busiest, sum(moves[t] for t in loads), sum(moves[t] for t in saves))
-        fill = _STEP
-        if work.kinds > 1:
-            fill = (work.engines - work.busiest) / max(
-                1, strips.count * pieces
-            ) + _STEP * strips.steps * pieces
-        return Cost(
-            busiest,
-            max(busiest, work.engines),
-            fill,
-            traffic,
-            work.weight_bytes,
-            work.first_bytes,
-            work.held_bytes,
-        )
+    def _loaded(self, run: Run, tensor: str, room: Room, strips: Strips, tiles: int, work: Work) -> int:
+        """Bytes that a source takes over the DRAM port."""
+        shape, size = self.graph.tensors[tensor].shape, self.graph.tensors[tensor].bytes
+        if tiles == 1:
+            again = room.rows(strips.ring[tensor]) * room.skip < shape[0] and tensor not in maps_in_chunks(
+                run.layers
+            )
+            return run.size[tensor] * (work.passes if again else 1)
+        return int(size * work.passes * self._loaded_columns(tensor, room) * tiles / max(1, shape[1]))
 
-    def _loaded_columns(self, tensor: str, ring: RingNeed) -> int:
+    def _loaded_columns(self, tensor: str, room: Room) -> int:
         """Columns of the map that a column tile brings on chip."""
-        layer = self._fold_layer(tensor) if ring.fold else None
+        layer = self.fold_layer(tensor) if room.fold else None
         if layer is None:
-            return ring.width
+            return room.width
         window = layer.parts[0].window
-        return (ring.width - 1) * window.stride[1] + window.kernel[1]
+        return (room.width - 1) * window.stride[1] + window.kernel[1]
 
     def _pieces(self, layer: Layer, chunk: dict[str, int]) -> int:
         """Chunks that the layer's constants come in."""
@@ -432,22 +344,13 @@ class Costing:
         unit = self.arch.lanes if layer.engine == Engine.DWC else self.arch.conv.oc
         return -(-blocks(self.graph.tensors[layer.output].shape[2], unit) // size)
 
-    def move_cycles(self, tensor: str, need: RingNeed, tiles: int = 1) -> float:
+    def _move_cycles(self, tensor: str, room: Room, tiles: int) -> float:
         """Cycles to bring a map on chip or back: its bytes, or its words where they come one by one."""
-        key = tensor, need, tiles
-        if key not in self._moves:
-            shape = self.graph.tensors[tensor].shape
-            words = -(-shape[0] // need.skip) * need.width * need.blocks * tiles
-            narrow = need.fold or shape[2] < self.lanes
-            self._moves[key] = max(
-                self._moved_bytes(tensor, need) / self.bandwidth, words / (1 if narrow else self.move)
-            )
-        return self._moves[key]
-
-    def _moved_bytes(self, tensor: str, need: RingNeed) -> int:
-        """Bytes of the rows of a map that come on chip."""
-        h, w, c = self.graph.tensors[tensor].shape
-        return -(-h // need.skip) * w * c
+        shape = self.graph.tensors[tensor].shape
+        words = room.rows(shape[0]) * room.width * room.blocks * tiles
+        narrow = room.fold or shape[2] < self.lanes
+        size = room.rows(shape[0]) * shape[1] * shape[2]
+        return max(size / self.bandwidth, words / (1 if narrow else self.move))
 
     def heights(self, height: int) -> list[int]:
         """All strip heights that matter, high to low: for each number of strips the lowest that gives it.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..ir.arch import Arch
 from ..ir.isa import Engine
 from ..ir.tile import Ring
-from .candidates import RingNeed
+from .nests import RingNeed
 
 __all__ = ["Floor", "Users", "Wanted"]
 

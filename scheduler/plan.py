@@ -9,20 +9,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
-from ..ir.graph import Graph, Pool, PRelu, Resize, Table
+from ..ir.graph import Graph
 from ..ir.isa import Engine
-from ..ir.tile import Group, Ring, Statement, TileProgram
+from ..ir.tile import Group, Ring, TileProgram
 from .candidates import Candidate
+from .groups import group_of, view_group
 from .layers import Layer, make_layers
 from .place import Floor, Users, Wanted
 from .search import Objective, Options, Search
-from .strips import strip_driver
 
 __all__ = ["plan_search", "plan_tiling"]
 
@@ -118,7 +118,7 @@ class _Step:
     candidate: Candidate | None
 
     @property
-    def in_place(self) -> dict[str, str]:
+    def in_place(self) -> Mapping[str, str]:
         return self.candidate.in_place if self.candidate is not None else {}
 
 
@@ -150,6 +150,14 @@ class _Planner:
     def run(self) -> TileProgram:
         while True:
             steps = self._cuts()
+            if any(s.candidate is None and self.layers[s.first].engine is not None for s in steps):
+                misfits = self.search.misfits()
+                if misfits:
+                    raise misfits[0]
+                self.spilled |= set(
+                    self.graph.tensors
+                )  # each layer fits, but not with what others leave on chip
+                continue
             placed = self._place(steps)
             if not isinstance(placed, _Misfit):
                 return TileProgram(self.graph.name, self.arch.design_hash, tuple(placed))
@@ -173,7 +181,9 @@ class _Planner:
                 made = [layer.output for layer in self.layers[i:j]]
                 later = [t for t in made if t not in self.spilled and self.search.last_reader(t) >= j]
                 for cut in cuts:
-                    for kept in self._keeps(later):
+                    for kept in self._keeps(
+                        later, j - i == 1 and self.costing.is_summed_in_pieces(self.layers[i])
+                    ):
                         self._extend(at, cut, i, j, kept)
         best: _Cut | None = min(at[n].values(), key=self._value)
         steps: list[_Step] = []
@@ -191,9 +201,12 @@ class _Planner:
         fits = self.costing.weights_fit(layers[i:j]) or self.costing.joins_chunks(layers[i:j])
         return fits and not self.alone & {i, j - 1}
 
-    def _keeps(self, later: list[str]) -> list[frozenset[str]]:
-        """Which maps to leave on chip for later groups: all; each number of the smaller ones; none."""
-        if sum(map(self.costing.map_words, later)) <= _SMALL * self.arch.map_words:
+    def _keeps(self, later: list[str], small_too: bool) -> list[frozenset[str]]:
+        """Which maps to leave on chip for later groups: all; each number of the smaller ones; none.
+
+        Of small maps all, except where a layer may need column tiles, which go to DRAM.
+        """
+        if not small_too and sum(map(self.costing.map_words, later)) <= _SMALL * self.arch.map_words:
             return [frozenset(later)]
         order = sorted(later, key=lambda t: (self.costing.map_words(t), t))
         return [frozenset(order[:k]) for k in range(len(order), -1, -1)]
@@ -261,7 +274,7 @@ class _Planner:
         out: list[Group] = []
         for g, step in enumerate(steps):
             if self.layers[step.first].engine is None:
-                out.append(self._view(self.layers[step.first]))
+                out.append(view_group(self.graph, self.layers[step.first]))
                 continue
             stay = step.before | step.after
             room = floor.free(g) + sum(
@@ -276,7 +289,7 @@ class _Planner:
             c, rings = found
             for t in step.after - step.before:
                 rings[t] = floor.ring(self._holder(t, steps), c.rings[t])
-            out.append(self._group(c, rings))
+            out.append(group_of(self.graph, c, rings))
         return out
 
     def _best_placed(
@@ -325,7 +338,7 @@ class _Planner:
     def _wanted(self, c: Candidate, g: int) -> list[Wanted]:
         wanted = []
         for t, need in c.rings.items():
-            moved = c.moves[t]
+            moved = c.move(t)
             writes, reads = (
                 {Engine.LOAD: moved} if t in c.loads else {},
                 {Engine.SAVE: moved} if t in c.saves else {},
@@ -339,46 +352,6 @@ class _Planner:
             users = Users(tuple(writes.items()), tuple(reads.items()))
             wanted.append(Wanted(t, need, users, g, g, c.gain(t)))
         return wanted
-
-    def _group(self, c: Candidate, rings: dict[str, Ring]) -> Group:
-        graph = self.graph
-        height, width = (
-            graph.tensors[strip_driver(c.layers)].shape[0],
-            graph.tensors[c.layers[-1].output].shape[1],
-        )
-        body: list[Statement] = []
-        loaded: set[str] = set()
-        for layer in c.layers:
-            for t in dict.fromkeys(layer.inputs):
-                if t in c.loads and t not in loaded:
-                    loaded.add(t)
-                    body.append(
-                        Statement("load", t, graph.tensors[t].shape, ring=rings[t], stage=c.strips.stage[t])
-                    )
-            assert layer.engine is not None
-            constants = bool(layer.parts) or isinstance(layer.op, (Table, PRelu, Resize, Pool))
-            weights = (
-                ("resident" if c.resident and c.strips.count > 1 else "stream")
-                if layer.parts
-                else ("resident" if constants else "")
-            )
-            if isinstance(layer.op, Pool) and layer.op.kind == "max":
-                weights = ""
-            body.append(
-                Statement(
-                    layer.engine.name.lower(), layer.output, graph.tensors[layer.output].shape, layer.name, layer.inputs,
-                    rings[layer.output], c.strips.stage[layer.output], c.chunk.get(layer.name, 0), weights,
-                )
-            )  # fmt: skip
-            if layer.output in c.saves:
-                body.append(Statement("save", layer.output, (0, 0, 0), stage=c.strips.stage[layer.output]))
-        name = c.layers[0].name if len(c.layers) == 1 else f"{c.layers[0].name} .. {c.layers[-1].name}"
-        return Group(name, height, c.rows, width, c.cols, c.order, tuple(body))
-
-    def _view(self, layer: Layer) -> Group:
-        shape = self.graph.tensors[layer.output].shape
-        statement = Statement("view", layer.output, shape, layer.name, layer.inputs)
-        return Group(layer.name, shape[0], shape[0], shape[1], shape[1], "strips", (statement,))
 
 
 @dataclass(frozen=True, slots=True)

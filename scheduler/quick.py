@@ -37,7 +37,7 @@ from ..ir.latency import (
 from .costing import DRAM_SHARE
 from .quick_network import FUSE, MAP, Network, Tiled, network
 from .quick_place import GROUP, place
-from .quick_plan import TABLE, Problem, choices, cuts, pieces
+from .quick_plan import STEP, TABLE, Problem, choices, cuts, pieces
 from .quick_play import SPAN, play
 from .quick_prices import busy_tables, column_tiles, no_tiles, ring_table
 from .quick_stream import ACTION, CHUNK, FIELDS, PLACE, READ, Stream
@@ -46,7 +46,7 @@ from .quick_unroll import unroll
 from .quick_waits import ENTRY, waits
 from .search import Objective, Options, Search
 
-__all__ = ["Quick", "quick"]
+__all__ = ["Decisions", "Quick", "decide", "quick"]
 
 _Ints = NDArray[np.int64]
 
@@ -109,7 +109,7 @@ def quick(
         raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
     memory = _memory(dram, arch.clock_mhz, arch.burst_bytes, arch.stream_bytes)
     net = network(graph, arch)
-    stream = _stream(net, arch, _plan(net, graph, arch, memory, objective))
+    stream = _stream(net, arch, decide(net, graph, arch, memory.peak, objective))
     cost = _costs(stream, arch)
     entries, wait = _waits(net, arch, stream)
     cycles, instructions = _play(arch, memory, entries, wait, cost), len(entries)
@@ -132,8 +132,14 @@ _COLUMNS = np.array([COLUMNS[name] for name in FIELDS])
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
-    """Groups of layers without views: steps as `quick_plan.cuts` gives them, the rest as `quick_place.place`."""
+class Decisions:
+    """Groups of layers without views: steps as `quick_plan.cuts` gives them, groups and rings as `quick_place.place`.
+
+    Parameters
+    ----------
+    chunk : (layers,)
+        Output blocks an instruction; 0 for all.
+    """
 
     steps: _Ints
     groups: _Ints
@@ -141,13 +147,14 @@ class _Planned:
     chunk: _Ints
 
 
-def _plan(net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Objective) -> _Planned:
+def decide(net: Network, graph: Graph, arch: Arch, peak: float, objective: Objective) -> Decisions:
+    """What the scheduler decides for a network on a machine whose memory gives `peak` bytes a cycle."""
     aim = get_args(Objective).index(objective)
     m = np.array(
         [arch.group_words, arch.span, arch.map_words, arch.weight_words, arch.depthwise_words, arch.weights.tables,
          arch.lanes, arch.conv.oc, arch.conv.pixels, arch.vec.sums, aim, arch.group_move, arch.weights.kib * 1024], np.int64,
     )  # fmt: skip
-    rate = np.array([min(float(arch.stream_bytes), memory.peak) * DRAM_SHARE])
+    rate = np.array([min(float(arch.stream_bytes), peak) * DRAM_SHARE])
     maps = net.sizes.maps
     words = maps[:, MAP.index("h")] * maps[:, MAP.index("w")] * maps[:, MAP.index("blocks")]
     spilled = (maps[:, MAP.index("bit")] < 0) | (words > arch.span * arch.group_words)
@@ -158,12 +165,17 @@ def _plan(net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Ob
     while True:
         problem = Problem(net.chain, net.runs, net.sizes, tiled, m, rate, *priced, *rings)
         steps, wants = cuts(problem, spilled, alone, order, FUSE)
-        if wants.any():
+        if (wants & ~wanted).any():  # of some layers there are no tiles either
             wanted |= wants
             tiled = column_tiles(net, graph, arch, wanted)
             continue
-        if not len(steps):
-            raise Search(graph, arch, net.layers, objective, memory.peak, Options()).misfits()[0]
+        stuck = (steps[:, STEP.index("entry")] < 0) & (net.chain.engine[steps[:, 0]] >= 0)
+        if not len(steps) or stuck.any():
+            misfits = Search(graph, arch, net.layers, objective, peak, Options()).misfits()
+            if misfits:
+                raise misfits[0]
+            spilled[:] = True
+            continue
         at, costs_, table = choices(problem, steps, FUSE)
         groups, words_of, spill, split = place(
             problem, steps, at, costs_, table, _widths(tiled, table), net.names, FUSE
@@ -173,7 +185,7 @@ def _plan(net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Ob
         elif split >= 0 and steps[split, 1] - steps[split, 0] > 1:
             alone[steps[split, 0] : steps[split, 1]] = True
         elif split >= 0:
-            search = Search(graph, arch, net.layers, objective, memory.peak, Options())
+            search = Search(graph, arch, net.layers, objective, peak, Options())
             raise search.does_not_fit(net.layers[int(steps[split, 0])])
         else:
             break
@@ -186,7 +198,7 @@ def _plan(net: Network, graph: Graph, arch: Arch, memory: _Memory, objective: Ob
             if stop - i > 1:
                 chunk[i:stop][net.chain.engine[i:stop] == Engine.DWC] = one * arch.conv.oc // arch.lanes
     real = groups[:, GROUP.index("entry")] >= 0
-    return _Planned(np.ascontiguousarray(steps[real]), np.ascontiguousarray(groups[real]), words_of, chunk)
+    return Decisions(np.ascontiguousarray(steps[real]), np.ascontiguousarray(groups[real]), words_of, chunk)
 
 
 def _widths(tiled: Tiled, table: _Ints) -> _Ints:
@@ -199,7 +211,7 @@ def _widths(tiled: Tiled, table: _Ints) -> _Ints:
     return out
 
 
-def _stream(net: Network, arch: Arch, planned: _Planned) -> Stream:
+def _stream(net: Network, arch: Arch, planned: Decisions) -> Stream:
     c = arch.conv
     m = np.array(
         [arch.lanes, c.oc, c.pixels, c.drain, arch.banks, arch.weight_words, arch.group_words, arch.span],

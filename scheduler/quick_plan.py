@@ -761,8 +761,8 @@ def _front(costs, table, n, way, order, keep):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _keeps(p, spilled, order, i, j, out):  # type: ignore[no-untyped-def]
-    """Sets of maps to leave on chip for later groups: all; each number of the smaller ones; none. How many."""
+def _keeps(p, spilled, order, i, j, small_too, out):  # type: ignore[no-untyped-def]
+    """Sets of maps to leave on chip for later groups: all; each number of the smaller ones; none. How many. As `plan._keeps`."""
     net, maps = p.net, p.sizes.maps
     later = np.zeros(j - i, np.int64)
     n = total = 0
@@ -782,7 +782,7 @@ def _keeps(p, spilled, order, i, j, out):  # type: ignore[no-untyped-def]
         for k in range(size):
             out[count] |= 1 << maps[later[k], _BIT]
         count += 1
-        if total * _SMALL <= p.m[_MAP_WORDS]:
+        if not small_too and total * _SMALL <= p.m[_MAP_WORDS]:
             break
     return count
 
@@ -890,7 +890,7 @@ def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
                 t = net.ins[e]
                 if maps[t, _BIT] >= 0 and maker[t] < i:
                     read |= 1 << maps[t, _BIT]
-            options = _keeps(p, spilled, order, i, j, keeps)
+            options = _keeps(p, spilled, order, i, j, j - i == 1 and chunks[i, 3] > 0, keeps)
             for k in range(len(here)):
                 before = mask[here[k]]
                 for option in range(options):

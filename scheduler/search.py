@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from ..ir.layout import blocks
 from .candidates import Candidate
 from .costing import Costing
 from .layers import Layer, make_layers
+from .nests import Homes, Nest
 from .strips import strip_driver
 from .weights import parameter_words
 
@@ -116,6 +117,9 @@ class Search:
         self._slower = max(1.0, self.costing.bandwidth / rate)
         """Cycles that a cycle of DRAM traffic counts for where its average is limited."""
         self._memo: dict[tuple[object, ...], list[Candidate]] = {}
+        self._last = {t: max(numbers, default=-1) for t, numbers in self.readers.items()}
+        self._outside: dict[tuple[int, int], Set[str]] = {}
+        self._loops: dict[tuple[int, int, int, int], list[Nest]] = {}
         self._chunks: dict[str, int] = {}
 
     def value(self, c: Candidate) -> float:
@@ -128,19 +132,39 @@ class Search:
 
     def last_reader(self, tensor: str) -> int:
         """Number of the last layer that reads a map; -1 if none does."""
-        return max(self.readers[tensor], default=-1)
+        return self._last[tensor]
 
-    def outside(self, i: int, j: int) -> set[str]:
+    def outside(self, i: int, j: int) -> Set[str]:
         """Maps of layers i..j-1 that are wanted afterwards."""
-        wanted = set()
-        for layer in self.layers[i:j]:
-            t = layer.output
-            if t in self.graph.outputs or any(r >= j for r in self.readers[t]) or self.options.save_all:
-                wanted.add(t)
-        return wanted
+        if (i, j) not in self._outside:
+            self._outside[i, j] = frozenset(
+                layer.output
+                for layer in self.layers[i:j]
+                if layer.output in self.graph.outputs
+                or self.last_reader(layer.output) >= j
+                or self.options.save_all
+            )
+        return self._outside[i, j]
+
+    def homes(self, i: int, j: int, stay: Set[str]) -> Homes:
+        """Where the maps of layers i..j-1 are if those in `stay` are on chip."""
+        layers = self.layers[i:j]
+        made = {layer.output for layer in layers}
+        outputs = self.outside(i, j)
+        kept, before = stay & outputs, stay - made
+        saves = tuple(
+            layer.output
+            for layer in layers
+            if layer.output in outputs
+            and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
+        )
+        sources = dict.fromkeys(t for layer in layers for t in layer.inputs)
+        loads = tuple(t for t in sources if t not in made and t not in stay)
+        dying = frozenset(t for t in before if t not in self.graph.outputs and self.last_reader(t) < j)
+        return Homes(outputs, kept, kept | before, loads, saves, dying)
 
     def best(
-        self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
+        self, i: int, j: int, stay: Set[str], room: int, in_place: Mapping[str, str] | None = None
     ) -> Candidate | None:
         """The best candidate for layers i..j-1 if the maps in `stay` are on chip.
 
@@ -154,7 +178,7 @@ class Search:
         return next(self.fitting(i, j, stay, room, in_place), None)
 
     def fitting(
-        self, i: int, j: int, stay: Set[str], room: int, in_place: dict[str, str] | None = None
+        self, i: int, j: int, stay: Set[str], room: int, in_place: Mapping[str, str] | None = None
     ) -> Iterator[Candidate]:
         """The candidates for layers i..j-1 that fit, best first; parameters as of `best`."""
         touched = frozenset(
@@ -167,45 +191,44 @@ class Search:
             if c.least_words <= room and (in_place is None or c.in_place == in_place):
                 yield c
 
-    def _search(self, i: int, j: int, stay: set[str]) -> list[Candidate]:
+    def _search(self, i: int, j: int, stay: Set[str]) -> list[Candidate]:
         """All candidates for layers i..j-1, best first; column tiles only where nothing else is possible."""
         layers, costing = self.layers[i:j], self.costing
-        outputs = self.outside(i, j)
-        kept = stay & outputs
-        saves = tuple(
-            layer.output
-            for layer in layers
-            if layer.output in outputs
-            and (layer.output in self.graph.outputs or layer.output not in stay or self.options.save_all)
-        )
-        on_chip = kept | (stay - {layer.output for layer in layers})
-        dying = frozenset(
-            t for t in on_chip - kept if t not in self.graph.outputs and self.last_reader(t) < j
-        )
+        homes = self.homes(i, j, stay)
         height = self.graph.tensors[strip_driver(layers)].shape[0]
         width = self.graph.tensors[layers[-1].output].shape[1]
-        found: list[Candidate] = []
+        found: list[tuple[float, Candidate]] = []
+        best = math.inf
         for rows in self._heights(layers, height, width):
-            here = [
-                c
-                for settings in self._settings(layers, rows, height)
-                if (c := costing.candidate(layers, outputs, on_chip, saves, rows, dying=dying, **settings))
-                is not None
-            ]
-            worse = bool(found and here) and min(map(self.value, here)) > _HOPELESS * min(
-                map(self.value, found)
-            )
-            found += here
-            if worse and min(c.least_words for c in here) < self.arch.map_words // 16:
+            least, fewest = math.inf, math.inf
+            for nest in self._nests(i, j, homes.outputs, rows, height):
+                c = costing.placed(nest, homes)
+                if c is not None:
+                    value = self.value(c)
+                    found.append((value, c))
+                    least, fewest = min(least, value), min(fewest, c.least_words)
+            if math.inf > least > _HOPELESS * best and fewest < self.arch.map_words // 16:
                 break  # lower strips only cost more, and need no less than this
+            best = min(best, least)
         if (
             layers[-1].reduces
             and blocks(self.graph.tensors[layers[-1].output].shape[2], self.arch.lanes) > self.arch.vec.sums
         ):
-            found = [c for c in found if c.strips.count == 1]
-        if len(layers) == 1 and not kept:
-            found += self._tiled(layers, outputs, height, width, on_chip - outputs, found)
-        return sorted(found, key=self.value)
+            found = [(value, c) for value, c in found if c.strips.count == 1]
+        if j - i == 1 and not homes.kept:
+            found += [(self.value(c), c) for c in self._tiled(i, homes, height, width, [c for _, c in found])]
+        return [c for _, c in sorted(found, key=lambda valued: valued[0])]
+
+    def _nests(self, i: int, j: int, outputs: Set[str], rows: int, height: int, cols: int = 0) -> list[Nest]:
+        """The loops of layers i..j-1 worth trying for this strip height and tile width (0: whole rows), wherever their maps
+        are."""
+        key = i, j, rows, cols
+        if key not in self._loops:
+            layers = self.layers[i:j]
+            settings = self._settings(layers, rows, height)
+            made = (self.costing.nest(layers, outputs, rows, cols or None, **way) for way in settings)
+            self._loops[key] = [nest for nest in made if nest is not None]
+        return self._loops[key]
 
     def _heights(self, layers: tuple[Layer, ...], height: int, width: int) -> list[int]:
         """Strip heights worth trying, high to low; for the array also those whose pixels make whole blocks."""
@@ -307,18 +330,13 @@ class Search:
         return 0 if chunk >= total else chunk
 
     def _tiled(
-        self,
-        layers: tuple[Layer, ...],
-        outputs: set[str],
-        height: int,
-        width: int,
-        stay: set[str],
-        whole: list[Candidate],
+        self, i: int, homes: Homes, height: int, width: int, whole: list[Candidate]
     ) -> list[Candidate]:
         """Column tiles, where no candidate of whole rows takes less than half of the map memory."""
-        half = self.arch.map_words // 2
+        half, layers = self.arch.map_words // 2, self.layers[i : i + 1]
         if any(c.least_words <= half for c in whole) or layers[0].reduces:
             return []
+        homes = homes._replace(saves=(layers[0].output,))
         found: list[Candidate] = []
         pixels = self.arch.conv.pixels
         even = [-(-width // parts) for parts in _TILES if parts <= width]
@@ -330,14 +348,8 @@ class Search:
             found += [
                 c
                 for rows in self._heights(layers, height, cols)
-                for settings in self._settings(layers, rows, height)
-                if settings.get("order") != "chunks"
-                and (
-                    c := self.costing.candidate(
-                        layers, outputs, stay, (layers[0].output,), rows, cols=cols, **settings
-                    )
-                )
-                is not None
+                for nest in self._nests(i, i + 1, homes.outputs, rows, height, cols)
+                if nest.order != "chunks" and (c := self.costing.placed(nest, homes)) is not None
             ]
             if any(c.least_words <= half // 4 for c in found):
                 break

@@ -9,6 +9,7 @@ on one strip while the depthwise engine works on the one before.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numba
@@ -24,7 +25,7 @@ _NEVER = 1 << 30
 __all__ = ["StripGroup", "Strips", "may_replace", "plan_strips", "strip_driver"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Strips:
     """Row schedule of one group.
 
@@ -41,6 +42,8 @@ class Strips:
     ring, slack : dict of tensor to int
         Fewest rows that its ring must hold, and the rows that let its producer run one strip ahead; the same where one
         engine makes and reads it, in turn.
+    tiles : int array (n, 3)
+        Tensor, in the order of `need`; rows that a step makes of it; how many steps make so many.
     """
 
     rows: int
@@ -49,16 +52,20 @@ class Strips:
     stage: dict[str, int]
     ring: dict[str, int]
     slack: dict[str, int]
+    tiles: NDArray[np.int64]
 
     @property
     def steps(self) -> int:
         """Steps of the loop, the ramp of the stages included."""
         return self.count + max(self.stage.values(), default=0)
 
-    def heights(self, tensor: str) -> list[tuple[int, int]]:
-        """Rows that a step makes of a tensor, and how many steps make so many."""
-        rows = np.diff(self.need[tensor])
-        return [(h, n) for h, n in enumerate(np.bincount(rows).tolist()) if h and n]
+    def heights(self) -> dict[str, list[tuple[int, int]]]:
+        """Rows that a step makes of each tensor, and how many steps make so many."""
+        names = tuple(self.need)
+        found: dict[str, list[tuple[int, int]]] = {t: [] for t in names}
+        for t, rows, steps in self.tiles.tolist():
+            found[names[t]].append((rows, steps))
+        return found
 
     def span(self, tensor: str, step: int, stage: int | None = None) -> tuple[int, int]:
         """Rows low..high-1 of the tensor that a step makes (equal: none)."""
@@ -70,7 +77,7 @@ class Strips:
 
 
 def plan_strips(
-    layers: tuple[Layer, ...], graph: Graph, outputs: set[str], rows: int, *, group: StripGroup | None = None
+    layers: tuple[Layer, ...], graph: Graph, outputs: Set[str], rows: int, *, group: StripGroup | None = None
 ) -> Strips:
     """Row schedule of `layers`, whose `outputs` are wanted afterwards, in strips of `rows` rows of the last output.
 
@@ -87,7 +94,7 @@ def plan_strips(
     _rows(rows, count, stage, *g.arrays, need, ring, slack)
     named = dict(zip(g.names, need, strict=True))
     late, least, most = (dict(zip(g.names, values.tolist(), strict=True)) for values in (stage, ring, slack))
-    return Strips(rows, count, named, late, least, most)
+    return Strips(rows, count, named, late, least, most, _heights(need))
 
 
 class StripGroup:
@@ -99,7 +106,7 @@ class StripGroup:
         Wanted after the group.
     """
 
-    def __init__(self, layers: tuple[Layer, ...], graph: Graph, outputs: set[str]) -> None:
+    def __init__(self, layers: tuple[Layer, ...], graph: Graph, outputs: Set[str]) -> None:
         self.names = tuple(dict.fromkeys(t for layer in layers for t in (*layer.inputs, layer.output)))
         number = {t: i for i, t in enumerate(self.names)}
         height = np.array([graph.tensors[t].shape[0] for t in self.names], np.int64)
@@ -216,6 +223,28 @@ def _rows(  # type: ignore[no-untyped-def]
             most_ahead = max(most_ahead, ahead - low)
         ring[t] = min(most_after, height[t])
         slack[t] = ring[t] if alone else min(max(ring[t], most_ahead), height[t])
+
+
+@numba.njit(cache=True)
+def _heights(need):  # type: ignore[no-untyped-def]
+    """Tensor, rows that a step makes of it, and how many steps make so many."""
+    tensors, count = need.shape[0], need.shape[1] - 1
+    found = np.empty((tensors * count, 3), np.int64)
+    n = 0
+    for t in range(tensors):
+        first = n
+        for s in range(count):
+            height = need[t, s + 1] - need[t, s]
+            at = first
+            while at < n and found[at, 1] != height:
+                at += 1
+            if height == 0:
+                continue
+            if at == n:
+                found[at, 0], found[at, 1], found[at, 2] = t, height, 0
+                n += 1
+            found[at, 2] += 1
+    return found[:n]
 
 
 def may_replace(layers: tuple[Layer, ...], layer: Layer, source: str, strips: Strips) -> bool:

@@ -24,7 +24,7 @@ from tilewright.ir.hazards import find_races
 from tilewright.ir.isa import COLUMNS, Engine
 from tilewright.ir.latency import TOKEN
 from tilewright.scheduler import Plan, schedule
-from tilewright.scheduler.candidates import RingNeed
+from tilewright.scheduler.nests import RingNeed
 from tilewright.scheduler.place import Floor, Users, Wanted
 
 __all__ = ["GROUPS", "MEMORY", "Bounded", "best_order", "can_place", "group_graph", "measured", "placements"]

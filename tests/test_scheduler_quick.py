@@ -55,9 +55,8 @@ def test_the_quick_plan_is_the_scheduler_s(tiny: Graph, arch: Arch) -> None:
     """Groups of layers, strip heights, and the words of every ring; then instruction by instruction, busy cycles and bytes."""
     peak = parse(MEMORY, arch.clock_mhz).peak_bytes_per_cycle
     want = schedule(tiny, arch, dram_bytes_per_cycle=peak)
-    memory = module._memory(MEMORY, arch.clock_mhz, arch.burst_bytes, arch.stream_bytes)
     net = quick_network.network(tiny, arch)
-    got = module._plan(net, tiny, arch, memory, "latency")
+    got = module.decide(net, tiny, arch, peak, "latency")
 
     number = {layer.name: n for n, layer in enumerate(net.layers)}
     names = list(dict.fromkeys(t for layer in net.layers for t in (*layer.inputs, layer.output)))
