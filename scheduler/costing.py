@@ -89,7 +89,9 @@ class Costing(LayerCosts):
             if pieces is None:
                 return None
             chunk = chunk or pieces
-        if any(not self._reduction_fits(layer, rows, cols) for layer in layers if layer.name in self._long):
+        if any(layer.name in self._long for layer in layers) and not (
+            len(layers) == 1 and self._reduction_fits(layers[0], rows, cols)
+        ):
             return None
         chunk = chunk or {}
         run, tiles = self._run(layers), -(-width // cols)

@@ -432,10 +432,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
         strips = runs.strips[entry]
         if single and not _height_is_tried(m, array, runs.rows[entry], height, maps[out, _W]):
             continue
-        ok = True
-        if long:
-            for layer in range(i, j):
-                ok = ok and _reduction_fits(sizes, m, layer, runs.rows[entry], maps[out, _W])
+        ok = not long or (single and _reduction_fits(sizes, m, i, runs.rows[entry], maps[out, _W]))
         words, large, twice, rings = total[entry, 0], total[entry, 1], 0, ring_at[entry]
         for k in range(touched):
             at = rings + touch[k, 0]
