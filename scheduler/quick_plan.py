@@ -887,7 +887,7 @@ def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
                 t = net.ins[e]
                 if maps[t, _BIT] >= 0 and maker[t] < i:
                     read |= 1 << maps[t, _BIT]
-            options = _keeps(p, spilled, order, i, j, j - i == 1 and chunks[i, 3] > 0, keeps)
+            options = _keeps(p, spilled, order, i, j, j - i == 1 and chunks[i, 2] > 0, keeps)
             for k in range(len(here)):
                 before = mask[here[k]]
                 for option in range(options):
