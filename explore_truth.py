@@ -87,7 +87,7 @@ def drawn(keys: Sequence[str], sample: int, seed: int) -> tuple[str, ...]:
 
 
 def _within(campaign: Campaign, keys: Sequence[str], margin: float) -> list[str]:
-    """Designs not further from the front than the margin, the nearest first.
+    """Designs not further from the front than the margin: the best in each objective, then the nearest first.
 
     Where some are simulated, the estimates of the others are corrected by the median of simulated / estimate.
     """
@@ -103,7 +103,7 @@ def _within(campaign: Campaign, keys: Sequence[str], margin: float) -> list[str]
         values = values * np.median(np.where(values[known] != 0, told / base, 1.0), axis=0)
         values[known] = told
     unsure: NDArray[np.bool_] = np.array([not o.exact for o in objectives])
-    order: dict[int, None] = {}
+    order = dict.fromkeys(int(i) for i in values.argmin(axis=0))
     for step in _STEPS:
         order |= dict.fromkeys(int(i) for i in near_front(values, margin * step, unsure))
     # Known ones stay in the list: their own evaluation costs nothing, and the count of the front is honest.

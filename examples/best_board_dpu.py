@@ -61,7 +61,7 @@ def main() -> None:
     HERE.mkdir(exist_ok=True)
     lines, notes = [], []
     for name, title in BOARDS.items():
-        study = tw.explore("zoo:mobilenet_v2", name, margin=0.02, most_simulated=24, sample=8, jobs=jobs)
+        study = tw.explore("zoo:mobilenet_v2", name, margin=0.02, most_simulated=64, sample=8, jobs=jobs)
         for text, aim in (
             ("fastest", "fps"),
             ("frugal", "energy"),

@@ -361,6 +361,14 @@ def test_a_limit_on_simulations_is_kept_and_said(study: tw.Study) -> None:
     assert study.complete
 
 
+def test_the_best_in_each_objective_is_simulated_first(study: tw.Study) -> None:
+    """With as many simulations as objectives, the estimate's extremes are among them."""
+    short = tw.explore("zoo:tiny", SPACE, objectives=AIMS, jobs=0, most_simulated=3, sample=0)
+    for column in ("latency_ms", "energy_mj"):
+        best = min((d for d in short.feasible), key=lambda d: d.estimate[column])
+        assert best.simulated, column
+
+
 def test_the_random_sample_does_not_depend_on_promise(study: tw.Study) -> None:
     """Seeded, drawn among all feasible estimates, and judged apart."""
     assert len(study.sample) == 4
