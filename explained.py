@@ -27,7 +27,7 @@ from .scheduler.alternatives import Alternative, Alternatives, Price
 from .segments import silent
 
 if TYPE_CHECKING:
-    from .scheduler import Objective, Options
+    from .scheduler import Objective
 
 __all__ = ["Cost", "Explanation", "Gain", "GroupExplanation", "Rival", "SCHEMA", "explain"]
 
@@ -208,10 +208,10 @@ def explain(
     ReportError
         No layer of that name.
     """
-    memory, options = parse(compiled.dram, compiled.arch.clock_mhz), compiled.options
+    memory = parse(compiled.dram, compiled.arch.clock_mhz)
     on_stage(f"simulate on {compiled.arch.name}")
     base = _Run(compiled.plans, tuple(_simulated(compiled, p, memory) for p in compiled.plans))
-    others = tuple(_others(compiled, plan, memory, options) for plan in compiled.plans)
+    others = tuple(_others(compiled, plan, memory) for plan in compiled.plans)
     groups: list[GroupFacts] = []
     for i, (plan, run) in enumerate(zip(base.plans, base.simulations, strict=True)):
         groups += group_facts(plan, run, memory, others[i], segment=i, before=len(groups))
@@ -220,10 +220,10 @@ def explain(
     if chosen is not None and layer is not None:
         group = _group(compiled, base, memory, layer, chosen, groups, others[chosen.segment], on_stage)
     on_stage("schedule anew, to compare with")
-    mine = _scheduled(compiled, compiled.arch, memory, options)
+    mine = _scheduled(compiled, compiled.arch, memory)
     gains: tuple[Gain, ...] = ()
     if relax:
-        gains = _gains(compiled, mine, memory, chosen, options, on_stage)
+        gains = _gains(compiled, mine, memory, chosen, on_stage)
     return Explanation(
         network=compiled.model.name,
         arch=compiled.arch.name,
@@ -263,14 +263,14 @@ def _find(compiled: Compiled, groups: Sequence[GroupFacts], layer: str) -> Group
     )
 
 
-def _others(compiled: Compiled, plan: Plan, memory: DramSpec, options: Options | None) -> Alternatives | None:
+def _others(compiled: Compiled, plan: Plan, memory: DramSpec) -> Alternatives | None:
     """None where the tiling was edited into an order that the scheduler does not have."""
     try:
         return Alternatives(
             plan,
             objective=compiled.objective,
             dram_bytes_per_cycle=memory.peak_bytes_per_cycle,
-            options=options,
+            options=compiled.options,
         )
     except ScheduleError:
         return None
@@ -332,29 +332,26 @@ def _gains(
     mine: _Run,
     memory: DramSpec,
     facts: GroupFacts | None,
-    options: Options | None,
     on_stage: Callable[[str], None],
 ) -> tuple[Gain, ...]:
     out = []
     for step in steps(compiled.arch, memory, compiled.board):
         on_stage(f"schedule and simulate: {step.resource}")
-        out.append(_gain(compiled, mine, step, facts, options))
+        out.append(_gain(compiled, mine, step, facts))
     return tuple(out)
 
 
-def _gain(
-    compiled: Compiled, mine: _Run, step: Step, facts: GroupFacts | None, options: Options | None
-) -> Gain:
+def _gain(compiled: Compiled, mine: _Run, step: Step, facts: GroupFacts | None) -> Gain:
     if step.arch is None:
         return Gain(step.resource, step.change, step.note, None)
     try:
-        run = _scheduled(compiled, step.arch, step.memory, options)
+        run = _scheduled(compiled, step.arch, step.memory)
     except TilewrightError as error:
         return Gain(step.resource, step.change, str(error), None)
     return Gain(step.resource, step.change, step.note, _cost(mine, run, facts))
 
 
-def _scheduled(compiled: Compiled, arch: Arch, memory: DramSpec, options: Options | None) -> _Run:
+def _scheduled(compiled: Compiled, arch: Arch, memory: DramSpec) -> _Run:
     """The network as the scheduler does it on a machine, simulated."""
     graphs: Sequence[Graph] = [p.graph for p in compiled.plans]
     objective: Objective = compiled.objective
@@ -364,7 +361,7 @@ def _scheduled(compiled: Compiled, arch: Arch, memory: DramSpec, options: Option
             arch,
             objective=objective,
             dram_bytes_per_cycle=memory.peak_bytes_per_cycle,
-            options=options,
+            options=compiled.options,
         )
         for g in graphs
     )

@@ -7,12 +7,11 @@ compiled once a machine and take a minute or more for it, so this is for many ti
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from ..ir.arch import Arch
-from ..ir.errors import ScheduleError
 from ..ir.graph import Graph
 from ..ir.tile import Group, Ring, TileProgram
 from .candidates import Candidate
@@ -21,7 +20,7 @@ from .layers import Layer
 from .quick import Decisions, decide
 from .quick_network import MAP, Network, network
 from .quick_place import GROUP
-from .search import Objective, Options, Search
+from .search import Objective, Options, Search, check_objective
 
 __all__ = ["plan_decided"]
 
@@ -40,8 +39,7 @@ def plan_decided(
     ScheduleError
         A layer does not fit the machine in any tile.
     """
-    if objective not in get_args(Objective):
-        raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
+    check_objective(objective)
     if graph.frames > 1:
         return None
     net = network(graph, arch)

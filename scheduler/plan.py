@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from typing import get_args
 
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
@@ -22,7 +21,7 @@ from .candidates import Candidate
 from .groups import group_of, view_group
 from .layers import Layer, make_layers
 from .place import Floor, Users, Wanted
-from .search import Objective, Options, Search
+from .search import Objective, Options, Search, check_objective
 
 __all__ = ["plan_search", "plan_tiling"]
 
@@ -61,8 +60,7 @@ def plan_tiling(
     ScheduleError
         A layer does not fit the machine in any tile.
     """
-    if objective not in get_args(Objective):
-        raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
+    check_objective(objective)
     options = options or Options()
     if not options.dram_gbps > 0:
         raise ScheduleError(

@@ -19,7 +19,6 @@ from ..hwsim.energy import action_counts, energy
 from ..hwsim.timing import costs
 from ..ir.arch import Arch
 from ..ir.board import Board
-from ..ir.errors import ScheduleError
 from ..ir.graph import Graph
 from ..ir.isa import COLUMNS, FETCH_BYTES, WORD_BYTES, Engine, Opcode
 from ..ir.latency import (
@@ -44,7 +43,7 @@ from .quick_stream import ACTION, CHUNK, FIELDS, PLACE, READ, Stream
 from .quick_strips import group_rows
 from .quick_unroll import unroll
 from .quick_waits import ENTRY, waits
-from .search import Objective, Options, Search
+from .search import Objective, Options, Search, check_objective
 
 __all__ = ["Decisions", "Quick", "decide", "quick"]
 
@@ -105,8 +104,7 @@ def quick(
     SimulationError
         The text names no memory.
     """
-    if objective not in get_args(Objective):
-        raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
+    check_objective(objective)
     memory = _memory(dram, arch.clock_mhz, arch.burst_bytes, arch.stream_bytes)
     net = network(graph, arch)
     stream = _stream(net, arch, decide(net, graph, arch, memory.peak, objective))

@@ -111,6 +111,9 @@ class Problem(NamedTuple):
     total: _Ints
 
 
+# Columns of `_chunks`.
+_USUAL, _LARGEST, _LONG = range(3)
+
 _inner = njit(
     error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )  # compiled into its callers, and cached with them
@@ -135,7 +138,7 @@ def _chunks(p):  # type: ignore[no-untyped-def]
     """Output blocks a chunk of each layer: where weights stream, the most that half the memory takes; last, whether one block of
     output channels has more weights than their memory."""
     net, sizes, m = p.net, p.sizes, p.m
-    out = np.zeros((len(net.engine), 3), np.int64)
+    out = np.zeros((len(net.engine), _LONG + 1), np.int64)
     step = _step_of(m)
     for layer in range(len(out)):
         record = widest = diagonal = 0
@@ -144,7 +147,7 @@ def _chunks(p):  # type: ignore[no-untyped-def]
             widest = max(widest, part[_P_CHANNELS])
             if net.engine[layer] == _CONV:
                 record, diagonal = max(record, part[_P_RECORD]), max(diagonal, part[_P_DEPTHWISE])
-                out[layer, 2] |= part[_P_RECORD] > m[_WEIGHT_WORDS] and not part[_P_DEPTHWISE]
+                out[layer, _LONG] |= part[_P_RECORD] > m[_WEIGHT_WORDS] and not part[_P_DEPTHWISE]
             else:
                 record = max(record, 1 + _ceil(part[_P_KH] * part[_P_KW], 8))
         if widest == 0:
@@ -156,9 +159,9 @@ def _chunks(p):  # type: ignore[no-untyped-def]
         chunk = min(max(1, memory // 4 // record), _ceil(total, pieces))
         if array and (chunk > step or diagonal):
             chunk = max(1, chunk // step) * step
-        out[layer, 0] = 0 if chunk >= total else chunk
+        out[layer, _USUAL] = 0 if chunk >= total else chunk
         if array:
-            out[layer, 1] = memory // 2 // record // step * step
+            out[layer, _LARGEST] = memory // 2 // record // step * step
     return out
 
 
@@ -214,8 +217,8 @@ def _common(net, chunks, i, j, total):  # type: ignore[no-untyped-def]
     usual = largest = 1 << 60
     for layer in range(i, j):
         if net.engine[layer] == _CONV:
-            usual = min(usual, chunks[layer, 0]) if chunks[layer, 0] else usual
-            largest = min(largest, chunks[layer, 1])
+            usual = min(usual, chunks[layer, _USUAL]) if chunks[layer, _USUAL] else usual
+            largest = min(largest, chunks[layer, _LARGEST])
     return usual if usual < 1 << 60 else 0, largest if largest < total else 0
 
 
@@ -398,7 +401,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
         if net.engine[layer] >= 0:
             kinds += 1 - (engines >> net.engine[layer] & 1)
             engines |= 1 << net.engine[layer]
-        long |= chunks[layer, 2]
+        long |= chunks[layer, _LONG]
         if _stays(maps, kept, t):
             elementwise |= net.elementwise[layer]
         if is_output[t] or (last_reader[t] >= j and not _stays(maps, kept, t)):
@@ -424,7 +427,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
     follow = not single and _joins(p, run, i, j) == 2
     cap = _deep_chunk(p, i, j) // step * step if follow else 1 << 30
     usual, largest = _common(net, chunks, i, j, _ceil(maps[out, _C], m[_OC]))
-    usual = usual if follow else chunks[i, 0]
+    usual = usual if follow else chunks[i, _USUAL]
     row = np.zeros(7, np.int64)
     height = maps[net.ins[net.in_ptr[i]], _H] if net.reduces[i] else maps[out, _H]
     n, best, least_seen = 0, _NEVER, 1 << 60
@@ -606,7 +609,7 @@ def _candidates(p, net, runs, sizes, move, chunks, fits, i, j, before, kept, fus
             if way > 0:
                 if strips > 1 and not computes:
                     continue
-                again, chunk = strips * tiles, step if way == 3 else chunks[i, 0]
+                again, chunk = strips * tiles, step if way == 3 else chunks[i, _USUAL]
             held_blocks = out_blocks
             if way > 1:
                 mode = _PARTS
@@ -887,7 +890,7 @@ def cuts(p, spilled, alone, order, fuse):  # type: ignore[no-untyped-def]
                 t = net.ins[e]
                 if maps[t, _BIT] >= 0 and maker[t] < i:
                     read |= 1 << maps[t, _BIT]
-            options = _keeps(p, spilled, order, i, j, j - i == 1 and chunks[i, 2] > 0, keeps)
+            options = _keeps(p, spilled, order, i, j, j - i == 1 and chunks[i, _LONG] > 0, keeps)
             for k in range(len(here)):
                 before = mask[here[k]]
                 for option in range(options):

@@ -100,13 +100,9 @@ class _Judge:
         """Simulate, and weigh cycles and DRAM traffic as the planner does."""
         found = simulate(plan.program, plan.arch, self.memory, graph=plan.graph)
         dram = found.dram_bytes["total"] / self.memory.peak_bytes_per_cycle
-        value = weigh(self.objective, found.cycles, dram, self.slower(plan))
+        slower = self.options.slower(self.memory.peak_bytes_per_cycle, plan.arch.clock_mhz)
+        value = weigh(self.objective, found.cycles, dram, slower)
         return _Run(plan, value, _by_loss(plan, found))
-
-    def slower(self, plan: Plan) -> float:
-        """Cycles that a cycle of DRAM traffic counts for where its average is limited."""
-        rate = self.options.dram_gbps * 1e3 / plan.arch.clock_mhz
-        return max(1.0, self.memory.peak_bytes_per_cycle / rate)
 
 
 def _by_loss(plan: Plan, found: Simulation) -> tuple[int, ...]:

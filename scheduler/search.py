@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..ir.arch import Arch
 from ..ir.errors import ScheduleError
@@ -19,7 +19,7 @@ from .nests import Homes, Nest
 from .strips import strip_driver
 from .weights import parameter_words
 
-__all__ = ["Objective", "Options", "Search", "find_misfits", "weigh"]
+__all__ = ["Objective", "Options", "Search", "check_objective", "find_misfits", "weigh"]
 
 Objective = Literal["latency", "energy", "edp"]
 
@@ -65,6 +65,16 @@ class Options:
     fold_tables: bool = True
     strip_rows: int = 0
     dram_gbps: float = math.inf
+
+    def slower(self, bytes_per_cycle: float, clock_mhz: float) -> float:
+        """Cycles that a cycle of DRAM traffic at this rate counts for where its average is limited."""
+        return max(1.0, bytes_per_cycle / (self.dram_gbps * 1e3 / clock_mhz))
+
+
+def check_objective(objective: str) -> None:
+    """Raises ScheduleError where there is no such objective."""
+    if objective not in get_args(Objective):
+        raise ScheduleError(f"objective {objective!r} is not one of {', '.join(get_args(Objective))}")
 
 
 def weigh(objective: Objective, cycles: float, dram: float, slower: float = 1.0) -> float:
@@ -113,8 +123,7 @@ class Search:
         for i, layer in enumerate(layers):
             for t in dict.fromkeys(layer.inputs):
                 self.readers[t].append(i)
-        rate = options.dram_gbps * 1e3 / arch.clock_mhz  # bytes a cycle
-        self._slower = max(1.0, self.costing.bandwidth / rate)
+        self._slower = options.slower(self.costing.bandwidth, arch.clock_mhz)
         """Cycles that a cycle of DRAM traffic counts for where its average is limited."""
         self._memo: dict[tuple[object, ...], list[Candidate]] = {}
         self._last = {t: max(numbers, default=-1) for t, numbers in self.readers.items()}
