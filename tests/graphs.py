@@ -292,6 +292,22 @@ class GraphBuilder:
             )
         return self.reshape(x) if h * w <= 400 else self.table(x)
 
+    def inverted_residuals(self, x: str) -> str:
+        """Three blocks that widen, go depthwise and narrow; the second is strided, the others may have a shortcut."""
+        for stride, out in ((1, 16), (2, 24), (1, 24)):
+            wide = self.conv(x, 4 * self.tensors[x].shape[2], (1, 1), (1, 1), (0, 0, 0, 0))
+            c = self.tensors[wide].shape[2]
+            deep = self.conv(wide, c, (3, 3), (stride, stride), (1, 1, 1, 1), groups=c)
+            thin = self.conv(deep, out, (1, 1), (1, 1), (0, 0, 0, 0))
+            x = self.add(x, thin) if self.tensors[x].shape == self.tensors[thin].shape else thin
+        return x
+
+    def classified(self, x: str) -> Graph:
+        """The graph behind a global mean and a classifier of ten."""
+        h, w, _ = self.tensors[x].shape
+        self.conv(self.pool(x, "avg", Window((h, w)), counted=False), 10, (1, 1), (1, 1), (0, 0, 0, 0))
+        return self.graph()
+
     def graph(self) -> Graph:
         """The graph so far; every tensor that nobody reads is an output."""
         read = {i for op in self.ops for i in op.inputs}

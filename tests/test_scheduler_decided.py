@@ -14,7 +14,7 @@ from tilewright.hwsim import simulate
 from tilewright.hwsim.dram import parse
 from tilewright.ir.arch import Arch
 from tilewright.ir.errors import ScheduleError
-from tilewright.ir.graph import Graph, Window
+from tilewright.ir.graph import Graph
 from tilewright.scheduler import Options, quick_network, schedule
 from tilewright.scheduler.decided import plan_decided
 from tilewright.scheduler.plan import plan_tiling
@@ -30,18 +30,11 @@ def network() -> Graph:
     """Residual blocks, a concatenation, a table, a view in the middle, and a classifier."""
     g = GraphBuilder(11, "f32")
     x = g.conv(g.input((40, 36, 3)), 16, (3, 3), (2, 2), (1, 1, 1, 1))
-    for stride, out in ((1, 16), (2, 24), (1, 24)):
-        wide = g.conv(x, 4 * g.tensors[x].shape[2], (1, 1), (1, 1), (0, 0, 0, 0))
-        c = g.tensors[wide].shape[2]
-        deep = g.conv(wide, c, (3, 3), (stride, stride), (1, 1, 1, 1), groups=c)
-        thin = g.conv(deep, out, (1, 1), (1, 1), (0, 0, 0, 0))
-        x = g.add(x, thin) if g.tensors[x].shape == g.tensors[thin].shape else thin
+    x = g.inverted_residuals(x)
     left, right = (g.conv(x, 16, (k, k), (1, 1), (k // 2,) * 4) for k in (1, 3))
     x = g.table(g.concat([left, right]))
     x = g.conv(g.reshape(x), 32, (1, 1), (1, 1), (0, 0, 0, 0))
-    h, w, _ = g.tensors[x].shape
-    g.conv(g.pool(x, "avg", Window((h, w)), counted=False), 10, (1, 1), (1, 1), (0, 0, 0, 0))
-    return g.graph()
+    return g.classified(x)
 
 
 @pytest.fixture(scope="module")

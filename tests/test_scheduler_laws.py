@@ -11,7 +11,7 @@ from running import compare
 from tilewright.hwsim.simulation import simulate
 from tilewright.ir.arch import Arch
 from tilewright.ir.errors import ProgramError, ScheduleError
-from tilewright.ir.graph import Graph, Window
+from tilewright.ir.graph import Graph
 from tilewright.ir.tile import TileProgram
 from tilewright.scheduler import Options, find_misfits, lower, schedule
 
@@ -21,15 +21,8 @@ def network() -> Graph:
     """Three inverted residual blocks behind a strided stem, then pooling and a classifier."""
     g = GraphBuilder(7, "f32")
     x = g.conv(g.input((48, 40, 3)), 16, (3, 3), (2, 2), (1, 1, 1, 1))
-    for stride, out in ((1, 16), (2, 24), (1, 24)):
-        wide = g.conv(x, 4 * g.tensors[x].shape[2], (1, 1), (1, 1), (0, 0, 0, 0))
-        c = g.tensors[wide].shape[2]
-        deep = g.conv(wide, c, (3, 3), (stride, stride), (1, 1, 1, 1), groups=c)
-        thin = g.conv(deep, out, (1, 1), (1, 1), (0, 0, 0, 0))
-        x = g.add(x, thin) if g.tensors[x].shape == g.tensors[thin].shape else thin
-    h, w, _ = g.tensors[x].shape
-    g.conv(g.pool(x, "avg", Window((h, w)), counted=False), 10, (1, 1), (1, 1), (0, 0, 0, 0))
-    return g.graph()
+    x = g.inverted_residuals(x)
+    return g.classified(x)
 
 
 def test_values_do_not_depend_on_tile_fusion_or_buffer_size(network: Graph) -> None:
